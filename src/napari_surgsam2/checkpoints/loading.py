@@ -1,0 +1,215 @@
+"""From a checkpoint file to a network on a device."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, DeviceError, UsageError
+from ..network import NetworkConfig, Sam2Network, config_from_state_dict
+from .download import Progress, ensure_downloaded
+from .registry import CHECKPOINT_SUFFIXES, registry_entry
+
+DEFAULT_IMAGE_SIZE = 1024
+CONFIG_KEY = "napari_surgsam2.network"
+IMAGE_SIZE_KEY = "napari_surgsam2.image_size"
+_SIZE_STEP = 32  # the trunk halves the side five times
+_SIZE_LIMITS = (64, 4096)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network ready to track with.
+
+    Attributes
+    ----------
+    name : str
+        Its registry name, or the file's.
+    path : Path
+        The checkpoint.
+    network : Sam2Network
+        In evaluation mode, on `device`.
+    image_size : int
+        Side of the network's square input, in pixels; a multiple of 32.
+    device : torch.device
+        Where it runs.
+    """
+
+    name: str
+    path: Path
+    network: Sam2Network
+    image_size: int
+    device: torch.device
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    image_size: int | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A registry name such as "sam2.1_hiera_tiny", downloaded when first used, or a checkpoint of SAM 2,
+        SAM 2.1 or Surgical SAM 2: `.pt` and `.pth` (as `{"model": parameters}` or the parameters alone) or
+        `.safetensors`. Which architecture it is is told from the parameters.
+    image_size : int, optional
+        Side of the network's square input in pixels, a multiple of 32; smaller is faster and coarser. What
+        the model was made for if left out.
+    device : {"auto", "cpu", "cuda", "cuda:N", "mps"} or torch.device
+        "auto" takes CUDA where there is one, then MPS, then the CPU.
+    progress : callable, optional
+        Told of a download's progress: bytes done and in all.
+
+    Raises
+    ------
+    UsageError
+        If the name or the image size cannot be used.
+    DeviceError
+        If the device is not there.
+    CheckpointError
+        If the file is missing, damaged, unsafe or of another network.
+    """
+    chosen = resolve_device(device)  # before a long download
+    path, default_size = _locate(name_or_path, progress)
+    state, metadata = read_checkpoint(path)
+    network = build_network(state, metadata, path)
+    size = image_size or int(metadata.get(IMAGE_SIZE_KEY, default_size))
+    check_image_size(size)
+    return Model(str(name_or_path), path, network.to(chosen).eval(), size, chosen)
+
+
+def check_image_size(size: int) -> None:
+    """Raise UsageError unless `size` is a usable input size."""
+    low, high = _SIZE_LIMITS
+    if size % _SIZE_STEP or not low <= size <= high:
+        raise UsageError(
+            f"The image size is {size}; it must be a multiple of {_SIZE_STEP} from {low} to {high}, such as "
+            "512 or 1024."
+        )
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device asked for.
+
+    Raises
+    ------
+    DeviceError
+        If it is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if str(device) == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"The device is '{device}'; it must be auto, cpu, cuda, cuda:N or mps.")
+    here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if cuda else []
+    here = ["cpu", *here, *(["mps"] if mps else [])]
+    wanted = f"cuda:{chosen.index or 0}" if chosen.type == "cuda" else chosen.type
+    if wanted not in here:
+        raise DeviceError(
+            f"The device '{device}' is not there; this machine has: {', '.join(here)}. Use one of these, or "
+            "'auto'; for CUDA, install the build of PyTorch for your graphics driver."
+        )
+    return chosen
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read parameters and metadata of a checkpoint; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or is not a checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at '{path}'; check the path.")
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint that can be read safely: it is no PyTorch file, or it holds code "
+            "besides parameters. Save its parameters alone, with torch.save(model.state_dict(), file)."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read as a PyTorch checkpoint; it may be truncated or of another kind. "
+            "Download or copy it again."
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"'{path}' holds no parameters; a checkpoint is a dictionary of tensors, or {{'model': one}}."
+        )
+    return {str(k): v for k, v in content.items()}, {}
+
+
+def build_network(state: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> Sam2Network:
+    """Make the network that the parameters belong to, and load them strictly.
+
+    Raises
+    ------
+    CheckpointError
+        If they are of another network, or some are missing.
+    """
+    text = metadata.get(CONFIG_KEY)
+    config = NetworkConfig.from_json(text) if text else config_from_state_dict(state)
+    if config is None:
+        some = ", ".join(list(state)[:3]) or "none"
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint of SAM 2, SAM 2.1 or Surgical SAM 2 (its parameters: {some}, ...); "
+            "use one of these."
+        )
+    network = Sam2Network(config)
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
+    wrong = [f"{k} is missing" for k in expected if k not in found]
+    wrong += [f"{k} is not one of its parameters" for k in found if k not in expected]
+    wrong += [f"{k} has shape {found[k]}, not {s}" for k, s in expected.items() if found.get(k, s) != s]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"'{path}' does not fit the network: {'; '.join(wrong[:3])}{more}.")
+    network.load_state_dict(state)
+    return network
+
+
+def _locate(name_or_path: str | Path, progress: Progress | None) -> tuple[Path, int]:
+    path = Path(name_or_path).expanduser()
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
+        return path, DEFAULT_IMAGE_SIZE
+    entry = registry_entry(str(name_or_path))
+    return ensure_downloaded(entry, progress), entry.image_size
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: file.get_tensor(k).float() for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read as safetensors; it may be truncated or of another kind. Download or "
+            "copy it again."
+        ) from error

@@ -1,0 +1,33 @@
+"""SAM 2 and SAM 2.1 as torch modules, with the parameter names of the published checkpoints."""
+
+from .config import TRUNKS, HieraConfig, NetworkConfig, config_from_state_dict
+from .prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
+from .sam2 import (
+    GIVEN_MASK_LOGIT,
+    MASK_STRIDE,
+    NO_OBJECT_LOGIT,
+    STRIDE,
+    Decoded,
+    FrameFeatures,
+    Sam2Network,
+    split_frames,
+)
+
+__all__ = [
+    "BOX_BOTTOM_RIGHT",
+    "BOX_TOP_LEFT",
+    "GIVEN_MASK_LOGIT",
+    "MASK_STRIDE",
+    "NEGATIVE",
+    "NO_OBJECT_LOGIT",
+    "POSITIVE",
+    "STRIDE",
+    "TRUNKS",
+    "Decoded",
+    "FrameFeatures",
+    "HieraConfig",
+    "NetworkConfig",
+    "Sam2Network",
+    "config_from_state_dict",
+    "split_frames",
+]

@@ -1,0 +1,118 @@
+"""Settings of a tracking run: frozen, validated when made, and the same for GUI, command line and scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from .errors import UsageError
+
+MEBIBYTE = 2**20
+
+
+class _Settings:
+    """What all settings share: a validated `replace`, and a plain form that refuses unknown keys."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with `changes` made, validated like a new one."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain, JSON-ready values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from what `to_dict` returned.
+
+        Raises
+        ------
+        UsageError
+            If a key is unknown or a value is out of its range.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(values) - known):
+            raise UsageError(
+                f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; "
+                f"it has: {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+
+def _require_integer(name: str, value: Any, at_least: int, at_most: int | None = None) -> None:
+    inside = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+    if not inside or (at_most is not None and value > at_most):
+        rule = f"at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+        raise UsageError(f"{name} is {value!r}; it must be a whole number, {rule}.")
+
+
+@dataclass(frozen=True)
+class PruningSettings(_Settings):
+    """Efficient Frame Pruning (Surgical SAM 2, arXiv 2408.07931).
+
+    Attributes
+    ----------
+    prune_frames : int
+        How many of the memory bank's `num_maskmem` slots are freed before each frame by dropping the
+        memories most like the newest one. 0 is plain SAM 2. Default 2, the paper's.
+    """
+
+    prune_frames: int = 2
+
+    def __post_init__(self) -> None:
+        _require_integer("prune_frames", self.prune_frames, at_least=0)
+
+
+@dataclass(frozen=True)
+class TrackingSettings(_Settings):
+    """How a `Tracker` works.
+
+    Attributes
+    ----------
+    pruning : PruningSettings
+        Efficient Frame Pruning.
+    max_conditioning_frames : int
+        How many prompted frames an object's memory attention looks at, the nearest in time; at least 2.
+    fill_holes : int
+        Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
+    remove_speckles : int
+        Separate pieces of a mask up to this area are removed, in pixels of the video; 0 leaves them. The
+        largest piece of a mask always stays.
+    precision : {"auto", "float32", "bfloat16"}
+        Arithmetic of the network; "auto" is bfloat16 on CUDA devices that have it and float32 elsewhere.
+    feature_cache_bytes : int
+        How much memory of the device the image features of recently seen frames may take; one frame is
+        always kept.
+    memory_bytes : int
+        How much host memory the memories of tracked frames may take. Past it the frames farthest from the
+        newest are reduced to their masks, on disk, and their memories are made again where one is needed.
+    read_ahead : int
+        How many frames are read and resized in a thread while the network works; 0 reads in turn.
+    """
+
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+    max_conditioning_frames: int = 8
+    fill_holes: int = 0
+    remove_speckles: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    feature_cache_bytes: int = 512 * MEBIBYTE
+    memory_bytes: int = 2048 * MEBIBYTE
+    read_ahead: int = 4
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pruning, Mapping):
+            object.__setattr__(self, "pruning", PruningSettings.from_dict(self.pruning))
+        if not isinstance(self.pruning, PruningSettings):
+            raise UsageError(f"pruning is {self.pruning!r}; it must be a PruningSettings.")
+        _require_integer("max_conditioning_frames", self.max_conditioning_frames, at_least=2)
+        _require_integer("fill_holes", self.fill_holes, at_least=0)
+        _require_integer("remove_speckles", self.remove_speckles, at_least=0)
+        _require_integer("feature_cache_bytes", self.feature_cache_bytes, at_least=0)
+        _require_integer("memory_bytes", self.memory_bytes, at_least=0)
+        _require_integer("read_ahead", self.read_ahead, at_least=0, at_most=256)
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise UsageError(
+                f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'."
+            )

@@ -1,0 +1,16 @@
+"""Objects, memories, pruning, and the tracker itself."""
+
+from .propagation import Direction, Propagation
+from .pruning import EfficientFramePruning, PruningStrategy
+from .result import FrameResult, MemoryUse
+from .tracker import Tracker
+
+__all__ = [
+    "Direction",
+    "EfficientFramePruning",
+    "FrameResult",
+    "MemoryUse",
+    "Propagation",
+    "PruningStrategy",
+    "Tracker",
+]

@@ -1,0 +1,199 @@
+"""Memories of an object in a frame, and the store that keeps them within a byte limit."""
+
+from __future__ import annotations
+
+import bisect
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# SAM 2 clamps an earlier mask's logits to this range before it feeds them back.
+LOGIT_RANGE = 32.0
+
+
+@dataclass(eq=False)
+class FrameMemory:
+    """What is known of one object in one frame, on the host but for `active`.
+
+    Attributes
+    ----------
+    logits : tensor, shape (4 h, 4 w), float32
+        Low-resolution mask logits.
+    pointer : tensor, shape (dim,), float32
+        Object pointer.
+    score : float
+        Logit of the object being in the frame.
+    reverse : bool
+        Whether the frame was reached going backward in time.
+    features : tensor, shape (memory_dim, h, w), float32, or None
+        The memory feature map; None where it was let go, to be made again from the logits.
+    prompted : bool
+        Whether the user prompted the frame.
+    active : ActiveMemory or None
+        What the memory attention reads, on the device, while the memory is in use.
+    """
+
+    logits: Tensor
+    pointer: Tensor
+    score: float
+    reverse: bool
+    features: Tensor | None = None
+    prompted: bool = False
+    active: ActiveMemory | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory taken, in bytes."""
+        features = 0 if self.features is None else self.features.nbytes
+        return self.logits.nbytes + self.pointer.nbytes + features
+
+
+@dataclass(eq=False)
+class ActiveMemory:
+    """A memory as the memory attention reads it, on the device.
+
+    Attributes
+    ----------
+    features : tensor, shape (memory_dim, h, w)
+        The memory feature map, for pruning.
+    keys, values : tensor, shape (L, h * w, dim)
+        Projected once for each of the L layers of the memory attention, without the memory's time.
+    """
+
+    features: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class MemoryStore:
+    """Memories of tracked frames; indexed by object id and frame.
+
+    Past the byte limit the frames farthest from the newest one are reduced to their mask logits (half
+    precision), pointer and score, which go to a temporary file: host memory does not grow with the video.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of host memory that may be taken.
+    window : int
+        Frames this near the newest one are never reduced.
+    """
+
+    def __init__(self, limit: int, window: int) -> None:
+        self.limit = limit
+        self.window = window
+        self.nbytes = 0
+        self._memories: dict[int, dict[int, FrameMemory]] = {}  # by frame, then by object id
+        self._frames: list[int] = []  # the keys of _memories, sorted
+        self._reduced: sqlite3.Connection | None = None
+
+    def get(self, object_id: int, frame: int) -> FrameMemory | None:
+        """Return a memory, its `features` None if it was reduced; None if there is none."""
+        memory = self._memories.get(frame, {}).get(object_id)
+        return memory if memory is not None else self._read_reduced(object_id, frame)
+
+    def has(self, object_id: int, frame: int) -> bool:
+        """Whether there is a memory of the object in the frame."""
+        if object_id in self._memories.get(frame, {}):
+            return True
+        if self._reduced is None:
+            return False
+        query = "SELECT 1 FROM memories WHERE object_id = ? AND frame = ?"
+        return self._reduced.execute(query, (object_id, frame)).fetchone() is not None
+
+    def put(self, object_id: int, frame: int, memory: FrameMemory) -> None:
+        """Keep a memory in place of any other of that object and frame, reducing far ones where needed."""
+        self._forget(object_id, frame)
+        if frame not in self._memories:
+            bisect.insort(self._frames, frame)
+        self._memories.setdefault(frame, {})[object_id] = memory
+        self.nbytes += memory.nbytes
+        while self.nbytes > self.limit and (farthest := self._farthest_from(frame)) is not None:
+            self._reduce(farthest)
+
+    def remove_object(self, object_id: int) -> None:
+        """Forget an object."""
+        for frame in list(self._memories):
+            self._forget(object_id, frame)
+        if self._reduced is not None:
+            self._reduced.execute("DELETE FROM memories WHERE object_id = ?", (object_id,))
+
+    def frames(self, object_id: int) -> Iterator[int]:
+        """Yield the frames with a memory of the object, in no particular order."""
+        yield from (frame for frame, memories in self._memories.items() if object_id in memories)
+        if self._reduced is not None:
+            query = "SELECT frame FROM memories WHERE object_id = ?"
+            yield from (row[0] for row in self._reduced.execute(query, (object_id,)).fetchall())
+
+    def close(self) -> None:
+        """Forget everything and delete the temporary file."""
+        self._memories.clear()
+        self._frames.clear()
+        self.nbytes = 0
+        if self._reduced is not None:
+            self._reduced.close()
+            self._reduced = None
+
+    def _farthest_from(self, frame: int) -> int | None:
+        farthest = max((self._frames[0], self._frames[-1]), key=lambda f: abs(f - frame))
+        return farthest if abs(farthest - frame) > self.window else None
+
+    def _forget(self, object_id: int, frame: int) -> None:
+        memories = self._memories.get(frame)
+        if memories is not None and object_id in memories:
+            self.nbytes -= memories.pop(object_id).nbytes
+            if not memories:
+                self._drop_frame(frame)
+        elif self._reduced is not None:
+            self._reduced.execute(
+                "DELETE FROM memories WHERE object_id = ? AND frame = ?", (object_id, frame)
+            )
+
+    def _drop_frame(self, frame: int) -> None:
+        del self._memories[frame]
+        del self._frames[bisect.bisect_left(self._frames, frame)]
+
+    def _reduce(self, frame: int) -> None:
+        if self._reduced is None:
+            # An empty name is a private database in a temporary file, deleted when closed. One thread at a
+            # time uses a tracker, but not always the same one.
+            self._reduced = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+            self._reduced.execute(
+                "CREATE TABLE memories (object_id INTEGER, frame INTEGER, side INTEGER, logits BLOB, "
+                "pointer BLOB, score REAL, reverse INTEGER, PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
+            )
+        for object_id, memory in self._memories[frame].items():
+            self.nbytes -= memory.nbytes
+            logits = memory.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE).to(torch.float16).numpy()
+            row = (
+                object_id,
+                frame,
+                memory.logits.shape[-1],
+                zlib.compress(logits.tobytes(), level=1),
+                memory.pointer.numpy().tobytes(),
+                memory.score,
+                memory.reverse,
+            )
+            self._reduced.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._drop_frame(frame)
+
+    def _read_reduced(self, object_id: int, frame: int) -> FrameMemory | None:
+        if self._reduced is None:
+            return None
+        query = "SELECT side, logits, pointer, score, reverse FROM memories WHERE object_id = ? AND frame = ?"
+        row = self._reduced.execute(query, (object_id, frame)).fetchone()
+        if row is None:
+            return None
+        side, logits, pointer, score, reverse = row
+        array = np.frombuffer(zlib.decompress(logits), dtype=np.float16).reshape(-1, side)
+        return FrameMemory(
+            logits=torch.from_numpy(array.astype(np.float32)),
+            pointer=torch.from_numpy(np.frombuffer(pointer, dtype=np.float32).copy()),
+            score=score,
+            reverse=bool(reverse),
+        )

@@ -1,0 +1,489 @@
+"""The tracker: prompts in, masks out, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..checkpoints import Model
+from ..errors import DeviceMemoryError, PromptError
+from ..network import Decoded, FrameFeatures
+from ..prompts import BoolArray, Box, Mask, Point, Prompt
+from ..settings import TrackingSettings
+from ..video import Video, open_video, resize_frame
+from .features import FeatureCache
+from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
+from .objects import FramePrompts, TrackedObject
+from .propagation import Direction, Propagation
+from .pruning import EfficientFramePruning, PruningStrategy
+from .recall import MemoryRecall
+from .result import FrameResult, MemoryUse
+
+
+class Tracker:
+    """Tracks prompted objects through a video with SAM 2 and frame pruning.
+
+    Coordinates are (y, x) in pixels of the video, pixel centres at integers. Objects are known by the user's
+    positive ids; they can be added, prompted again and removed at any time, also between the frames of a
+    running propagation, and do not influence one another's logits. A tracker is for one thread at a time.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`.
+    video : Video, path or array
+        What `open_video` takes, or returned.
+    settings : TrackingSettings, optional
+        The defaults if left out.
+    pruning : PruningStrategy, optional
+        Another way to prune than the settings' Efficient Frame Pruning.
+
+    Examples
+    --------
+    >>> tracker = Tracker(model, video)                                             # doctest: +SKIP
+    >>> tracker.add_points(frame=0, object_id=1, points=[(120, 200)], labels=[1])   # doctest: +SKIP
+    >>> for result in tracker.propagate(direction="both"):                          # doctest: +SKIP
+    ...     labels[result.frame] = result.labels()
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        video: Video | Any,
+        settings: TrackingSettings | None = None,
+        pruning: PruningStrategy | None = None,
+    ) -> None:
+        self.model = model
+        self.video = video if isinstance(video, Video) else open_video(video)
+        self.settings = settings or TrackingSettings()
+        config = model.network.config
+        self._objects: dict[int, TrackedObject] = {}
+        self._features = FeatureCache(self.settings.feature_cache_bytes)
+        window = max(config.num_maskmem, config.max_object_pointers)
+        self._store = MemoryStore(self.settings.memory_bytes, window)
+        slots = config.num_maskmem
+        self._recall = MemoryRecall(
+            model.network,
+            self._store,
+            pruning or EfficientFramePruning(self.settings.pruning.prune_frames, slots),
+            self.settings.max_conditioning_frames,
+            self.video.n_frames,
+            self._activate,
+        )
+
+    # Prompts
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The ids of all objects, ascending."""
+        return tuple(sorted(self._objects))
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """All prompts, by object and frame; adding them to a new tracker in this order says the same."""
+        return [
+            prompt
+            for object_id in self.object_ids
+            for _, prompts in sorted(self._objects[object_id].prompts.items())
+            for prompt in prompts.all()
+        ]
+
+    def add_points(
+        self, frame: int, object_id: int, points: npt.ArrayLike, labels: npt.ArrayLike | None = None
+    ) -> None:
+        """Add clicks to what a frame already has of an object.
+
+        Parameters
+        ----------
+        frame : int
+            Frame index.
+        object_id : int
+            The object's number, at least 1; a new number makes a new object.
+        points : array, shape (N, 2)
+            Positions (y, x) in pixels of the video.
+        labels : array, shape (N,), optional
+            1 where the point belongs to the object, 0 where it does not; all 1 if left out.
+
+        Raises
+        ------
+        PromptError
+            If a point is outside the video, not a number, or the shapes do not fit.
+        """
+        array = np.atleast_2d(np.asarray(points, dtype=float))
+        flags = np.ones(len(array)) if labels is None else np.atleast_1d(np.asarray(labels))
+        if array.ndim != 2 or array.shape[1:] != (2,) or flags.shape != (len(array),):
+            raise PromptError(
+                f"points have shape {array.shape} and labels {flags.shape}; they must be (N, 2), each (y, x), "
+                "and (N,)."
+            )
+        if not np.isin(flags, (0, 1)).all():
+            raise PromptError(f"labels are {flags.tolist()}; each must be 1 (positive) or 0 (negative).")
+        self.add_prompts(
+            Point(frame, y, x, object_id, bool(flag))
+            for (y, x), flag in zip(array.tolist(), flags.tolist(), strict=True)
+        )
+
+    def add_box(self, frame: int, object_id: int, box: Sequence[float]) -> None:
+        """Put a box (y0, x0, y1, x1) around an object, in pixels of the video, in place of an earlier one.
+
+        Raises
+        ------
+        PromptError
+            If the box is empty, not of finite numbers, or does not touch the video.
+        """
+        corners = np.asarray(box, dtype=float)
+        if corners.shape != (4,):
+            raise PromptError(f"the box has shape {corners.shape}; it must be four numbers (y0, x0, y1, x1).")
+        self.add_prompts([Box(frame, *corners.tolist(), object_id=object_id)])
+
+    def add_mask(self, frame: int, object_id: int, mask: npt.ArrayLike) -> None:
+        """Say exactly where an object is: a mask of shape (Y, X), in place of all said before on that frame.
+
+        Clicks and boxes that come after it refine it.
+
+        Raises
+        ------
+        PromptError
+            If the mask does not have the video's shape.
+        """
+        self.add_prompts([Mask(frame, np.asarray(mask), object_id)])
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """Add prompts of any kind; either all of them or, where one cannot be used, none.
+
+        Raises
+        ------
+        PromptError
+            If one is outside the video.
+        """
+        checked = list(prompts)
+        for prompt in checked:
+            self._check(prompt)
+        for prompt in checked:
+            obj = self._objects.setdefault(prompt.object_id, TrackedObject(prompt.object_id))
+            obj.prompts.setdefault(prompt.frame, FramePrompts()).add(prompt)
+
+    def clear_prompts(self, frame: int, object_id: int) -> None:
+        """Take back all that was said of an object on a frame; the mask it was tracked to there comes back.
+
+        An object without any prompts left keeps the masks it has, but is tracked no further.
+        """
+        obj = self._known(object_id)
+        obj.prompts.pop(frame, None)
+        obj.conditioning.pop(frame, None)
+        obj.visited.pop(frame, None)
+
+    def remove_object(self, object_id: int) -> None:
+        """Forget an object and all its masks."""
+        self._known(object_id)
+        del self._objects[object_id]
+        self._store.remove_object(object_id)
+
+    def _known(self, object_id: int) -> TrackedObject:
+        try:
+            return self._objects[object_id]
+        except KeyError:
+            known = ", ".join(map(str, self.object_ids)) or "none"
+            raise PromptError(f"There is no object {object_id}; the objects are: {known}.") from None
+
+    def _check(self, prompt: Prompt) -> None:
+        frames, height, width = self.video.shape
+        if prompt.frame >= frames:
+            raise PromptError(
+                f"A prompt is on frame {prompt.frame}, but the video has {frames} frames: 0 to {frames - 1}."
+            )
+        extent = f"the frames are {height} pixels high (y) and {width} wide (x)"
+        where = f"on frame {prompt.frame} is outside the video: {extent}."
+        match prompt:
+            case Point(y=y, x=x):
+                if not (-0.5 <= y <= height - 0.5 and -0.5 <= x <= width - 0.5):
+                    raise PromptError(f"The point (y={y:g}, x={x:g}) {where}")
+            case Box(y0=y0, x0=x0, y1=y1, x1=x1):
+                if y1 < -0.5 or x1 < -0.5 or y0 > height - 0.5 or x0 > width - 0.5:
+                    raise PromptError(f"The box (y0={y0:g}, x0={x0:g}, y1={y1:g}, x1={x1:g}) {where}")
+            case Mask(mask=mask):
+                if mask.shape != (height, width):
+                    raise PromptError(
+                        f"The mask on frame {prompt.frame} has shape {mask.shape}; it must be the video's, "
+                        f"({height}, {width})."
+                    )
+
+    # Masks
+
+    def predict(self, frame: int, objects: Sequence[int] | None = None) -> FrameResult:
+        """Return the masks of a frame at once: of the objects prompted there, or tracked there before.
+
+        Parameters
+        ----------
+        frame : int
+            Frame index.
+        objects : sequence of int, optional
+            Only these objects; all if left out.
+
+        Raises
+        ------
+        PromptError
+            If none of the objects is prompted or tracked there, or one has only negative clicks and no mask
+            to take them from.
+        """
+        chosen = self._chosen(objects)
+        with self._computing():
+            for obj in chosen:
+                if frame in obj.prompts and obj.prompts[frame].pending:
+                    self._settle(obj, frame)
+        result = self._result(frame, chosen)
+        if not len(result.object_ids):
+            raise PromptError(
+                f"No object is prompted on frame {frame} or was tracked there; add a point, box or mask first."
+            )
+        return result
+
+    def propagate(
+        self,
+        direction: Direction = "forward",
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        frames: tuple[int, int] | None = None,
+        objects: Sequence[int] | None = None,
+    ) -> Propagation:
+        """Track through the video; an iterator of `FrameResult` that may simply be dropped.
+
+        An object is tracked from where it has a prompt or a mask to go on from; masks outside the asked
+        range and of other objects stay as they are, and so do those of prompted frames. What happens to the
+        prompts between two frames is taken into account from the next frame on.
+
+        Parameters
+        ----------
+        direction : {"forward", "backward", "both"}
+            "forward" visits start, start + 1, ...; "backward" start, start - 1, ...; "both" goes forward and
+            then backward over the frames that each object had not been tracked to.
+        start : int, optional
+            First frame; the earliest prompted frame (within `frames`) if left out.
+        stop : int, optional
+            Where to stop, not visited itself; for "both" the end of the forward pass.
+        frames : (int, int), optional
+            Only frames from the first number up to, but not including, the second are visited.
+        objects : sequence of int, optional
+            Only these objects; all, and those that are added on the way, if left out.
+
+        Returns
+        -------
+        Propagation
+            Iterator over the frames as they are done; every result holds all asked objects that have a mask
+            in that frame, tracked just now or before.
+
+        Raises
+        ------
+        PromptError
+            If there are no prompts to start from.
+        UsageError
+            If a frame is outside the video.
+        """
+        self._chosen(objects)
+        return Propagation(self, direction, start, stop, frames, objects)
+
+    def close(self) -> None:
+        """Let go of all memories; the tracker is not to be used after that."""
+        self._objects.clear()
+        self._store.close()
+        self._features.clear()
+
+    # What Propagation asks for
+
+    def _chosen(self, objects: Sequence[int] | None) -> list[TrackedObject]:
+        return [self._known(i) for i in (self.object_ids if objects is None else sorted(set(objects)))]
+
+    def _settle_prompts(self, objects: Sequence[TrackedObject]) -> None:
+        """Make the masks of all newly prompted frames, but for corrections of frames still to be reached."""
+        with self._computing():
+            for obj in objects:
+                for frame in obj.pending_frames():
+                    if not self._awaits_tracking(obj, frame):
+                        self._settle(obj, frame)
+
+    def _awaits_tracking(self, obj: TrackedObject, frame: int) -> bool:
+        """Whether the prompts only take away from a mask that is still to come."""
+        positive = any(not prompts.only_negative for prompts in obj.prompts.values())
+        return positive and obj.prompts[frame].only_negative and self._memory(obj, frame) is None
+
+    def _can_reach(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
+        """Whether an object has a prompt or mask behind it to be tracked into a frame from."""
+        behind = any(f >= frame if reverse else f <= frame for f in obj.conditioning)
+        return behind or bool(
+            obj.conditioning and self._store.has(obj.object_id, frame + 1 if reverse else frame - 1)
+        )
+
+    def _step(
+        self, frame: int, reverse: bool, objects: Sequence[TrackedObject], image: Tensor | None
+    ) -> dict[int, MemoryUse]:
+        """Track objects into a frame; return what memory they used, by object id."""
+        use = {}
+        with self._computing():
+            tracked = []
+            for obj in objects:
+                if frame in obj.conditioning:
+                    obj.visited[frame] = reverse
+                else:
+                    tracked.append(obj)
+            if tracked:
+                features = self._frame_features(frame, image)
+                use = self._track(frame, reverse, tracked, features)
+            for obj in tracked:
+                if frame in obj.prompts and obj.prompts[frame].pending:
+                    self._settle(obj, frame)
+        return use
+
+    def _track(
+        self, frame: int, reverse: bool, objects: Sequence[TrackedObject], features: FrameFeatures
+    ) -> dict[int, MemoryUse]:
+        network = self.model.network
+        recalled = [self._recall.recall(obj, frame, reverse) for obj in objects]
+        decoded = network.decode(self._recall.attend(features, recalled), features)
+        memories = network.encode_memory(features, decoded.logits, decoded.score, binarize=False)
+        keys, values = network.memory_attention.project_memory(memories)
+        host = memories.cpu()
+        for b, (obj, memory) in enumerate(zip(objects, self._host_memories(decoded, reverse), strict=True)):
+            memory.features = host[b]
+            memory.active = ActiveMemory(memories[b], keys[b], values[b])
+            obj.active.add(frame)
+            self._store.put(obj.object_id, frame, memory)
+        return {obj.object_id: r.use for obj, r in zip(objects, recalled, strict=True)}
+
+    def _result(
+        self,
+        frame: int,
+        objects: Sequence[TrackedObject],
+        use: dict[int, MemoryUse] | None = None,
+    ) -> FrameResult:
+        """Return the masks of those objects that have one in a frame."""
+        found = [(obj, memory) for obj in objects if (memory := self._memory(obj, frame)) is not None]
+        side = self.model.image_size // 4
+        logits = np.empty((len(found), side, side), dtype=np.float32)
+        for i, (_, memory) in enumerate(found):
+            logits[i] = memory.logits.numpy()
+        return FrameResult(
+            frame=frame,
+            object_ids=np.array([obj.object_id for obj, _ in found], dtype=np.int64),
+            logits=logits,
+            scores=torch.tensor([memory.score for _, memory in found]).sigmoid().numpy(),
+            video_shape=(self.video.height, self.video.width),
+            memory=use or {},
+            given={obj.object_id: mask for obj, _ in found if (mask := _given_mask(obj, frame)) is not None},
+            fill_holes=self.settings.fill_holes,
+            remove_speckles=self.settings.remove_speckles,
+        )
+
+    def _memory(self, obj: TrackedObject, frame: int) -> FrameMemory | None:
+        return obj.conditioning.get(frame) or self._store.get(obj.object_id, frame)
+
+    # The network
+
+    def _settle(self, obj: TrackedObject, frame: int) -> None:
+        """Make the mask of a prompted frame from all its prompts together."""
+        network, prompts = self.model.network, obj.prompts[frame]
+        tracked = self._store.get(obj.object_id, frame)
+        prior = obj.conditioning.get(frame) or tracked
+        if prompts.only_negative and prior is None:
+            raise PromptError(
+                f"Object {obj.object_id} has only negative points on frame {frame}, and no mask there that they "
+                "could correct; add a positive point on the object, or track it to this frame first."
+            )
+        features = self._frame_features(frame)
+        given = None if prompts.mask is None else self._network_mask(prompts.mask.mask)
+        reverse = tracked.reverse if tracked is not None else obj.visited.get(frame, False)
+        if given is not None and prompts.is_given_mask:
+            decoded = network.decode_given_mask(features, given)
+        else:
+            xy, labels = prompts.network_points((self.video.height, self.video.width), self.model.image_size)
+            earlier: Tensor | None = None
+            if given is not None and prompts.mask_pending:
+                earlier = network.decode_given_mask(features, given).logits
+            elif prior is not None:
+                earlier = prior.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)[None, None].to(self.model.device)
+            image = network.without_memory(features)
+            if tracked is not None or frame in obj.visited:
+                recalled = self._recall.recall(obj, frame, reverse)
+                if recalled.memories:
+                    image = self._recall.attend(features, [recalled])
+            device = self.model.device
+            decoded = network.decode(image, features, xy.to(device), labels.to(device), earlier)
+        (memory,) = self._host_memories(decoded, reverse)
+        memory.prompted = True
+        obj.conditioning[frame] = memory
+        prompts.pending = prompts.mask_pending = False
+
+    def _host_memories(self, decoded: Decoded, reverse: bool) -> Iterator[FrameMemory]:
+        logits, pointers = decoded.logits[:, 0].cpu(), decoded.pointer.float().cpu()
+        for b, score in enumerate(decoded.score[:, 0].tolist()):
+            yield FrameMemory(logits[b], pointers[b], score, reverse)
+
+    def _activate(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> ActiveMemory:
+        """Bring a memory to the device, making its feature map again where it was let go."""
+        network, device = self.model.network, self.model.device
+        if memory.features is None:
+            logits = memory.logits[None, None].to(device)
+            score = torch.tensor([[memory.score]], device=device)
+            made = network.encode_memory(self._frame_features(frame), logits, score, memory.prompted)
+            memory.features = made[0].cpu()
+        features = memory.features[None].to(device)
+        keys, values = network.memory_attention.project_memory(features)
+        return ActiveMemory(features[0], keys[0], values[0])
+
+    def _frame_features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
+        """Return the image features of a frame; `image` is the resized frame where it has been read."""
+        features = self._features.get(frame)
+        if features is None:
+            if image is None:
+                image = self._network_image(self.video.frame(frame))
+            features = self.model.network.encode_image(image[None].to(self.model.device))
+            self._features.put(frame, features)
+        return features
+
+    def _network_image(self, frame: npt.NDArray[np.uint8]) -> Tensor:
+        """Resize a frame (Y, X, 3) for the network, (S, S, 3) uint8."""
+        return torch.from_numpy(resize_frame(frame, self.model.image_size))
+
+    def _network_mask(self, mask: BoolArray) -> Tensor:
+        """Resize a mask (Y, X) for the network, (1, 1, S, S) bool."""
+        side = (self.model.image_size, self.model.image_size)
+        tensor = torch.from_numpy(mask)[None, None].float()
+        if tensor.shape[-2:] != side:
+            tensor = F.interpolate(tensor, side, mode="bilinear", antialias=True)
+        return (tensor >= 0.5).to(self.model.device)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Run the network: no gradients, the asked precision, and out-of-memory errors a user understands."""
+        device, dtype = self.model.device, self._precision()
+        try:
+            with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                yield
+        except torch.OutOfMemoryError as error:
+            self._features.clear()
+            raise DeviceMemoryError(
+                f"The device '{device}' ran out of memory at an input of {self.model.image_size} pixels with "
+                f"{len(self._objects)} objects; what was tracked is kept. Use a smaller image size or model, "
+                "fewer objects at a time, or the device 'cpu'."
+            ) from error
+
+    def _precision(self) -> torch.dtype:
+        wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
+        if wanted == "auto":
+            cuda = self.model.device.type == "cuda"
+            wanted = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def _given_mask(obj: TrackedObject, frame: int) -> BoolArray | None:
+    prompts = obj.prompts.get(frame)
+    if prompts is None or prompts.pending or not prompts.is_given_mask or prompts.mask is None:
+        return None
+    return prompts.mask.mask
