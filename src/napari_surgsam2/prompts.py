@@ -138,6 +138,32 @@ class Mask:
 Prompt: TypeAlias = Point | Box | Mask
 
 
+def check_prompts(prompts: Iterable[Prompt], shape: tuple[int, int, int]) -> None:
+    """Raise PromptError if a prompt is outside a video of the given shape (T, Y, X)."""
+    frames, height, width = shape
+    bottom, right = height - 0.5, width - 0.5
+    for prompt in prompts:
+        if prompt.frame >= frames:
+            raise PromptError(
+                f"A prompt is on frame {prompt.frame}, but the video has {frames} frames: 0 to {frames - 1}."
+            )
+        size = f"{height} pixels high (y) and {width} wide (x)"
+        outside = f"on frame {prompt.frame} is outside the video, which is {size}."
+        match prompt:
+            case Point(y=y, x=x):
+                if not (-0.5 <= y <= bottom and -0.5 <= x <= right):
+                    raise PromptError(f"The point (y={y:g}, x={x:g}) {outside}")
+            case Box(y0=y0, x0=x0, y1=y1, x1=x1):
+                if y1 < -0.5 or x1 < -0.5 or y0 > bottom or x0 > right:
+                    raise PromptError(f"The box (y0={y0:g}, x0={x0:g}, y1={y1:g}, x1={x1:g}) {outside}")
+            case Mask(mask=mask):
+                if mask.shape != (height, width):
+                    raise PromptError(
+                        f"The mask on frame {prompt.frame} has shape {mask.shape}; it must be the video's, "
+                        f"({height}, {width})."
+                    )
+
+
 def masks_from_labels(frame: int, labels: npt.ArrayLike) -> list[Mask]:
     """Make a mask prompt of every object in a labels image.
 
@@ -265,9 +291,7 @@ def _points_from_csv(text: str, path: Path) -> Iterator[Point]:
     reader = csv.DictReader(text.splitlines())
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
-    axes = sorted(
-        (c for c in columns if c.startswith("axis-") and c[5:].isdigit()), key=lambda c: int(c[5:])
-    )
+    axes = sorted((c for c in columns if c.startswith("axis-") and c[5:].isdigit()), key=lambda c: int(c[5:]))
     if not axes:
         axes = [c for c in ("frame", "y", "x") if c in columns]
     if len(axes) != 3:
@@ -342,7 +366,7 @@ def _runs_from_mask(mask: BoolArray) -> list[int]:
     """Return the lengths of the runs of False, True, False, ... in row-major order, beginning with False."""
     flat = np.concatenate([[False], mask.ravel(), [False]])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    runs: list[int] = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
     return runs if runs[-1] else runs[:-1]
 
 
@@ -367,8 +391,10 @@ def prompts_to_dict(prompts: Iterable[Prompt]) -> dict[str, Any]:
             document["boxes"].append({"frame": p.frame, **corners, "object_id": p.object_id})
         else:
             runs = _runs_from_mask(p.mask)
-            entry = {"frame": p.frame, "object_id": p.object_id, "shape": list(p.mask.shape), "runs": runs}
-            document["masks"].append(entry)
+            shape = list(p.mask.shape)
+            document["masks"].append(
+                {"frame": p.frame, "object_id": p.object_id, "shape": shape, "runs": runs}
+            )
     return document
 
 

@@ -113,6 +113,4 @@ class TrackingSettings(_Settings):
         _require_integer("memory_bytes", self.memory_bytes, at_least=0)
         _require_integer("read_ahead", self.read_ahead, at_least=0, at_most=256)
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise UsageError(
-                f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'."
-            )
+            raise UsageError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")

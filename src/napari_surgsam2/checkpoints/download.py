@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from ..errors import CheckpointError
+from napari_surgsam2.errors import CheckpointError
+
 from .registry import RegistryEntry
 
 Progress: TypeAlias = Callable[[int, int | None], None]

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, DeviceError, UsageError
-from ..network import NetworkConfig, Sam2Network, config_from_state_dict
+from napari_surgsam2.errors import CheckpointError, DeviceError, UsageError
+from napari_surgsam2.network import NetworkConfig, Sam2Network, config_from_state_dict
+
 from .download import Progress, ensure_downloaded
 from .registry import CHECKPOINT_SUFFIXES, registry_entry
 
@@ -178,8 +179,8 @@ def build_network(state: Mapping[str, Tensor], metadata: Mapping[str, str], path
     if config is None:
         some = ", ".join(list(state)[:3]) or "none"
         raise CheckpointError(
-            f"'{path}' is not a checkpoint of SAM 2, SAM 2.1 or Surgical SAM 2 (its parameters: {some}, ...); "
-            "use one of these."
+            f"'{path}' is not a checkpoint of SAM 2, SAM 2.1 or Surgical SAM 2 (its parameters: {some}, "
+            "...); use one of these."
         )
     network = Sam2Network(config)
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}

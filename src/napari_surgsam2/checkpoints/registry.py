@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from ..errors import UsageError
+from napari_surgsam2.errors import UsageError
 
 CACHE_VARIABLE = "NAPARI_SURGSAM2_CACHE"
 DEFAULT_MODEL = "sam2.1_hiera_tiny"
@@ -26,6 +26,8 @@ class RegistryEntry:
         What users call it.
     about : str
         One line on what it is.
+    architecture : str
+        The network it is for.
     file : str
         Its file's name in the cache folder.
     url : str
@@ -40,6 +42,7 @@ class RegistryEntry:
 
     name: str
     about: str
+    architecture: str
     file: str
     url: str
     bytes: int | None

@@ -1,6 +1,6 @@
 """SAM 2 and SAM 2.1 as torch modules, with the parameter names of the published checkpoints."""
 
-from .config import TRUNKS, HieraConfig, NetworkConfig, config_from_state_dict
+from .config import TRUNKS, HieraConfig, NetworkConfig, config_for, config_from_state_dict
 from .prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
 from .sam2 import (
     GIVEN_MASK_LOGIT,
@@ -28,6 +28,7 @@ __all__ = [
     "HieraConfig",
     "NetworkConfig",
     "Sam2Network",
+    "config_for",
     "config_from_state_dict",
     "split_frames",
 ]

@@ -92,7 +92,9 @@ class NetworkConfig:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        trunk = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("trunk").items()}
+        trunk: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("trunk").items()
+        }
         return cls(trunk=HieraConfig(**trunk), **values)
 
 
@@ -118,6 +120,13 @@ TRUNKS: Mapping[str, HieraConfig] = {
     "hiera_base_plus": BASE_PLUS,
     "hiera_large": LARGE,
 }
+
+
+def config_for(architecture: str) -> NetworkConfig:
+    """Return a published architecture by name: "sam2_" or "sam2.1_" and one of `TRUNKS`."""
+    version, _, trunk = architecture.partition("_")
+    newer = version == "sam2.1"
+    return NetworkConfig(trunk=TRUNKS[trunk], no_object_memory=newer, temporal_pointers=newer)
 
 
 def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:

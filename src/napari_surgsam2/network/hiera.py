@@ -12,7 +12,7 @@ from .layers import MLP
 
 def _split_windows(x: Tensor, size: int) -> Tensor:
     """Cut (B, H, W, C) into (B * windows, size, size, C), padding at the far edges."""
-    B, H, W, C = x.shape
+    H, W, C = x.shape[1:]
     x = F.pad(x, (0, 0, 0, -W % size, 0, -H % size))
     x = x.unflatten(1, (-1, size)).unflatten(3, (-1, size))
     return x.transpose(2, 3).reshape(-1, size, size, C)

@@ -22,7 +22,7 @@ class FeaturePyramid(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Map the trunk's four maps to those of strides 4, 8 and 16, each (B, dim, H, W)."""
         at4, at8, at16, at32 = (
-            conv["conv"](x) for conv, x in zip(reversed(self.convs), maps, strict=True)  # type: ignore[index]
+            conv.get_submodule("conv")(x) for conv, x in zip(reversed(self.convs), maps, strict=True)
         )
         from_coarse = F.interpolate(at32.float(), scale_factor=2.0, mode="nearest")
         return [at4, at8, at16 + from_coarse]

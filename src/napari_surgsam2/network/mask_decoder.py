@@ -29,7 +29,9 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample=2)
 
-    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Map tokens (B, N, dim) and image (B, HW, dim) to the same shapes."""
         if self.first:  # there the tokens are still their own positions
             tokens = self.self_attn(tokens, tokens, tokens)
@@ -139,7 +141,11 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat((own.expand(B, -1, -1), sparse.to(own.dtype)), dim=1)
         source = (image + dense).flatten(2).transpose(1, 2)
         hidden, source = self.transformer(source, image_pe.flatten(2).transpose(1, 2), tokens)
-        object_score, iou_token, mask_tokens = hidden[:, 0], hidden[:, 1], hidden[:, 2 : 2 + len(self.mask_tokens.weight)]
+        object_score, iou_token, mask_tokens = (
+            hidden[:, 0],
+            hidden[:, 1],
+            hidden[:, 2 : 2 + len(self.mask_tokens.weight)],
+        )
 
         up1, norm, activation, up2 = self.output_upscaling
         x = activation(norm(up1(source.transpose(1, 2).unflatten(-1, (h, w))) + fine))

@@ -55,7 +55,7 @@ class MemoryAttention(nn.Module):
         return [layer.cross_attn_image for layer in self.layers]  # type: ignore[misc]
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Project memory feature maps (B, memory_dim, h, w) to keys and values, each (B, L, h * w, dim)."""
+        """Project memory maps (B, memory_dim, h, w) to keys and values, each (B, L, h * w, dim)."""
         h, w = memory.shape[-2:]
         tokens = memory.flatten(2).transpose(1, 2)
         placed = tokens + sine_grid(h, w, tokens.shape[-1], memory.device)
@@ -70,7 +70,7 @@ class MemoryAttention(nn.Module):
         return rotate(places, rotary_grid(height, width, added.shape[-1], codes.device))
 
     def project_pointers(self, tokens: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Project pointer tokens and their temporal codes, both (B, P, memory_dim), to (B, L, P, dim) each."""
+        """Project pointer tokens and their times, both (B, P, memory_dim), to (B, L, P, dim) each."""
         keys = torch.stack([cross.k_proj(tokens + times) for cross in self._cross()], dim=1)
         return keys, torch.stack([cross.v_proj(tokens) for cross in self._cross()], dim=1)
 
@@ -97,4 +97,4 @@ class MemoryAttention(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x, keys[:, i], values[:, i], mask, rotary)
         out: Tensor = self.norm(x)
-        return out.transpose(1, 2).unflatten(-1, (h, w))
+        return out.transpose(1, 2).reshape(len(out), -1, h, w)

@@ -24,7 +24,8 @@ class ConvNextBlock(nn.Module):
         """Map (B, dim, H, W) to the same shape."""
         y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + y.permute(0, 3, 1, 2)
+        out: Tensor = x + y.permute(0, 3, 1, 2)
+        return out
 
 
 class MemoryEncoder(nn.Module):
@@ -35,7 +36,11 @@ class MemoryEncoder(nn.Module):
         steps: list[nn.Module] = []
         channels = 1
         for _ in range(4):  # each halves the side: 16 in all, the stride of the image features
-            steps += [nn.Conv2d(channels, 4 * channels, 3, stride=2, padding=1), LayerNorm2d(4 * channels), nn.GELU()]
+            steps += [
+                nn.Conv2d(channels, 4 * channels, 3, stride=2, padding=1),
+                LayerNorm2d(4 * channels),
+                nn.GELU(),
+            ]
             channels *= 4
         self.mask_downsampler = nn.ModuleDict({"encoder": nn.Sequential(*steps, nn.Conv2d(channels, dim, 1))})
         self.pix_feat_proj = nn.Conv2d(dim, dim, 1)

@@ -60,7 +60,7 @@ def rotary_grid(height: int, width: int, dim: int, device: torch.device) -> tupl
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn neighbouring channel pairs of x, shape (..., N, C), by the angles of a `rotary_grid` of N places."""
+    """Turn neighbouring channel pairs of x, shape (..., N, C), by a `rotary_grid` of N places."""
     cos, sin = rotary
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)

@@ -50,7 +50,8 @@ class PromptEncoder(nn.Module):
         """
         xy = torch.cat((xy + 0.5, xy.new_zeros(len(xy), 1, 2)), dim=1)
         labels = torch.cat((labels, labels.new_full((len(labels), 1), PADDING)), dim=1)
-        kinds = torch.cat([self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)])
+        embeddings = [self.not_a_point_embed, *self.point_embeddings]
+        kinds = torch.cat([e.get_parameter("weight") for e in embeddings])
         position = self.pe_layer(xy / image_size).masked_fill((labels == PADDING)[..., None], 0.0)
         out: Tensor = position + kinds[labels.long() + 1]
         return out

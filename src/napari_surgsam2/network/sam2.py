@@ -201,15 +201,15 @@ class Sam2Network(nn.Module):
         mask = mask.float()
         side = [n // MASK_STRIDE for n in mask.shape[-2:]]
         logits = F.interpolate(mask * _MASK_SCALE + _MASK_BIAS, side, mode="bilinear", antialias=True)
-        decoded = self._decode(features.image, features, None, None, self.mask_downsample(mask), multimask=False)
+        decoded = self._decode(
+            features.image, features, None, None, self.mask_downsample(mask), multimask=False
+        )
         present = mask.flatten(1).any(dim=1, keepdim=True)
         pointer = torch.where(present, decoded.pointer, self.no_obj_ptr)
         score = torch.where(present, _MASK_SCALE + _MASK_BIAS, _MASK_BIAS)
         return Decoded(logits, pointer, score, torch.ones_like(score))
 
-    def encode_memory(
-        self, features: FrameFeatures, logits: Tensor, score: Tensor, binarize: bool
-    ) -> Tensor:
+    def encode_memory(self, features: FrameFeatures, logits: Tensor, score: Tensor, binarize: bool) -> Tensor:
         """Make the memories of B objects in a frame.
 
         Parameters
@@ -233,7 +233,8 @@ class Sam2Network(nn.Module):
         if self.config.no_object_memory:
             absent = (score <= 0).float()[..., None, None]
             memory = memory + absent * self.no_obj_embed_spatial[..., None, None]
-        return memory
+        out: Tensor = memory
+        return out
 
     def memory_times(self, height: int, width: int) -> Tensor:
         """Return what a memory's time adds to its keys, (num_maskmem, L, height * width, dim).

@@ -3,6 +3,7 @@
 from .propagation import Direction, Propagation
 from .pruning import EfficientFramePruning, PruningStrategy
 from .result import FrameResult, MemoryUse
+from .state import load_state, save_state
 from .tracker import Tracker
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     "Propagation",
     "PruningStrategy",
     "Tracker",
+    "load_state",
+    "save_state",
 ]

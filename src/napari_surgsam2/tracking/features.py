@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from ..network import FrameFeatures
+from napari_surgsam2.network import FrameFeatures
 
 
 class FeatureCache:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from ..errors import PromptError, UsageError
-from ..video import read_ahead
+from napari_surgsam2.errors import PromptError, UsageError
+from napari_surgsam2.video import read_ahead
+
 from .result import FrameResult
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Propagation(Iterator[FrameResult]):
         stop: int | None,
         frames: tuple[int, int] | None,
         objects: Sequence[int] | None,
+        resume: Mapping[str, Any] | None = None,
     ) -> None:
         if direction not in ("forward", "backward", "both"):
             raise UsageError(f"direction is {direction!r}; it must be 'forward', 'backward' or 'both'.")
@@ -46,7 +48,13 @@ class Propagation(Iterator[FrameResult]):
         self._direction = direction
         # By object id, the frame that the forward pass of "both" first found it in.
         self._entered: dict[int, int] = {}
+        self._backward_from: int | None = None
+        self._next = self._start
         self.total = self._count()
+        if resume is not None:
+            self._next = resume["next"]
+            self._backward_from = resume["backward_from"]
+            self._entered = {int(i): frame for i, frame in resume["entered"].items()}
         self._results = self._run()
 
     def __next__(self) -> FrameResult:
@@ -55,6 +63,34 @@ class Propagation(Iterator[FrameResult]):
     def close(self) -> None:
         """Stop; what was tracked stays."""
         self._results.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return where the pass stands, as JSON-ready values; `Tracker.propagate` goes on there."""
+        return {"next": self._next, "backward_from": self._backward_from, "entered": self._entered}
+
+    @property
+    def done(self) -> int:
+        """How many frames have been visited."""
+        if self._direction == "backward":
+            return self._start - self._next
+        if self._backward_from is None:
+            return self._next - self._start
+        return self._stop - self._start + self._backward_from - self._next
+
+    def frames_to_keep(self, window: int) -> range:
+        """Return a range with all frames whose masks or memories the rest of the pass may look at.
+
+        Parameters
+        ----------
+        window : int
+            How many frames back the tracker looks.
+        """
+        low, high = self._next - window, self._next + window
+        if self._direction == "both":
+            entries = [*self._entered.values(), *(self._expected_entry(obj) for obj in self._chosen())]
+            if max(entries) > self._low:  # the backward part is still to come, or under way
+                low, high = min(low, *entries), max(high, max(entries) + window)
+        return range(max(low, 0), min(high + 1, self._tracker.video.n_frames))
 
     def _range(self, frames: tuple[int, int] | None) -> tuple[int, int]:
         n = self._tracker.video.n_frames
@@ -84,7 +120,8 @@ class Propagation(Iterator[FrameResult]):
         if not 0 < (stop - self._start) * sign <= (end - self._start) * sign:
             side = "below" if sign < 0 else "above"
             raise UsageError(
-                f"stop is {stop}; going {direction} from frame {self._start} it must be {side} that, up to {end}."
+                f"stop is {stop}; going {direction} from frame {self._start} it must be {side} that, up "
+                f"to {end}."
             )
         return stop
 
@@ -107,12 +144,14 @@ class Propagation(Iterator[FrameResult]):
 
     def _run(self) -> Generator[FrameResult, None, None]:
         if self._direction == "backward":
-            yield from self._leg(range(self._start, self._stop, -1), reverse=True)
+            yield from self._leg(range(self._next, self._stop, -1), reverse=True)
             return
-        yield from self._leg(range(self._start, self._stop), reverse=False)
+        if self._backward_from is None:
+            yield from self._leg(range(self._next, self._stop), reverse=False)
         if self._direction == "both":
-            latest = max(self._entered.values(), default=self._start)
-            yield from self._leg(range(latest - 1, self._low - 1, -1), reverse=True)
+            if self._backward_from is None:
+                self._backward_from = self._next = max(self._entered.values(), default=self._start) - 1
+            yield from self._leg(range(self._next, self._low - 1, -1), reverse=True)
 
     def _leg(self, frames: range, reverse: bool) -> Generator[FrameResult, None, None]:
         tracker = self._tracker
@@ -123,6 +162,7 @@ class Propagation(Iterator[FrameResult]):
                 tracker._settle_prompts(objects)
                 reached = [obj for obj in objects if self._takes_part(obj, frame, reverse)]
                 use = tracker._step(frame, reverse, reached, images.take(frame))
+                self._next = frame + frames.step
                 yield tracker._result(frame, self._chosen(), use)
         finally:
             images.close()
@@ -138,7 +178,7 @@ class Propagation(Iterator[FrameResult]):
 
 
 class _ImagesAhead:
-    """Frames read and resized in a thread, in the order of a pass, but for those with features in the cache."""
+    """Frames of a pass read and resized in a thread, but for those with features in the cache."""
 
     def __init__(self, tracker: Tracker, frames: range) -> None:
         self._cache = tracker._features

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..network import FrameFeatures, Sam2Network
+from napari_surgsam2.network import FrameFeatures, Sam2Network
+
 from .memory import ActiveMemory, FrameMemory, MemoryStore
 from .objects import TrackedObject
 from .pruning import PruningStrategy
@@ -87,7 +88,7 @@ class MemoryRecall:
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def recall(self, obj: TrackedObject, frame: int, reverse: bool) -> Recalled:
-        """Gather what an object recalls in a frame, going forward or backward; its own memory is not among it.
+        """Gather what an object recalls in a frame, going forward or backward, but for that frame itself.
 
         Memories that the object held on the device and does not recall any more are let go from there.
         """
@@ -105,9 +106,7 @@ class MemoryRecall:
                 recent[distance] = memory
 
         entries = [(f, obj.conditioning[f], slots - 1) for f in conditioning]
-        entries += [
-            (frame + step * d, recent[d], d - 1) for d in range(slots - 1, 0, -1) if d in recent
-        ]
+        entries += [(frame + step * d, recent[d], d - 1) for d in range(slots - 1, 0, -1) if d in recent]
         self._release(obj, keep={f for f, _, _ in entries})
         active = [self._activated(obj, f, memory) for f, memory, _ in entries]
         pruned = set(self._pruning([a.features for a in active], [m.prompted for _, m, _ in entries]))

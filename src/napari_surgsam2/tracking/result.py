@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from ..network import GIVEN_MASK_LOGIT
-from ..prompts import BoolArray
+from napari_surgsam2.network import GIVEN_MASK_LOGIT
+from napari_surgsam2.prompts import BoolArray
+
 from .cleanup import clean_mask
 
 
@@ -73,7 +74,9 @@ class FrameResult:
         if not len(self.object_ids):
             return np.zeros((0, *self.video_shape), dtype=np.float32)
         small = torch.from_numpy(self.logits)[:, None]
-        logits: npt.NDArray[np.float32] = F.interpolate(small, self.video_shape, mode="bilinear")[:, 0].numpy()
+        logits: npt.NDArray[np.float32] = F.interpolate(small, self.video_shape, mode="bilinear")[
+            :, 0
+        ].numpy()
         for object_id, mask in self.given.items():
             logits[self.object_ids == object_id] = np.where(mask, GIVEN_MASK_LOGIT, -GIVEN_MASK_LOGIT)
         return logits
@@ -91,7 +94,8 @@ class FrameResult:
         logits = self.video_logits()
         masks = self._cleaned(logits > 0)
         if len(ids) == 1:
-            return masks[0] * ids[0]
+            only: npt.NDArray[np.unsignedinteger] = masks[0] * ids[0]
+            return only
         labels = np.zeros(self.video_shape, dtype=ids.dtype)
         highest = np.full(self.video_shape, -np.inf, dtype=np.float32)
         for object_id, mask, logit in zip(ids, masks, logits, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoints import Model
-from ..errors import DeviceMemoryError, PromptError
-from ..network import Decoded, FrameFeatures
-from ..prompts import BoolArray, Box, Mask, Point, Prompt
-from ..settings import TrackingSettings
-from ..video import Video, open_video, resize_frame
+from napari_surgsam2.checkpoints import Model
+from napari_surgsam2.errors import DeviceMemoryError, PromptError
+from napari_surgsam2.network import Decoded, FrameFeatures
+from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
+from napari_surgsam2.settings import TrackingSettings
+from napari_surgsam2.video import Video, open_video, resize_frame
+
 from .features import FeatureCache
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
 from .objects import FramePrompts, TrackedObject
@@ -120,8 +121,8 @@ class Tracker:
         flags = np.ones(len(array)) if labels is None else np.atleast_1d(np.asarray(labels))
         if array.ndim != 2 or array.shape[1:] != (2,) or flags.shape != (len(array),):
             raise PromptError(
-                f"points have shape {array.shape} and labels {flags.shape}; they must be (N, 2), each (y, x), "
-                "and (N,)."
+                f"points have shape {array.shape} and labels {flags.shape}; they must be (N, 2), each "
+                "(y, x), and (N,)."
             )
         if not np.isin(flags, (0, 1)).all():
             raise PromptError(f"labels are {flags.tolist()}; each must be 1 (positive) or 0 (negative).")
@@ -141,7 +142,8 @@ class Tracker:
         corners = np.asarray(box, dtype=float)
         if corners.shape != (4,):
             raise PromptError(f"the box has shape {corners.shape}; it must be four numbers (y0, x0, y1, x1).")
-        self.add_prompts([Box(frame, *corners.tolist(), object_id=object_id)])
+        y0, x0, y1, x1 = corners.tolist()
+        self.add_prompts([Box(frame, y0, x0, y1, x1, object_id)])
 
     def add_mask(self, frame: int, object_id: int, mask: npt.ArrayLike) -> None:
         """Say exactly where an object is: a mask of shape (Y, X), in place of all said before on that frame.
@@ -164,8 +166,7 @@ class Tracker:
             If one is outside the video.
         """
         checked = list(prompts)
-        for prompt in checked:
-            self._check(prompt)
+        check_prompts(checked, self.video.shape)
         for prompt in checked:
             obj = self._objects.setdefault(prompt.object_id, TrackedObject(prompt.object_id))
             obj.prompts.setdefault(prompt.frame, FramePrompts()).add(prompt)
@@ -193,28 +194,6 @@ class Tracker:
             known = ", ".join(map(str, self.object_ids)) or "none"
             raise PromptError(f"There is no object {object_id}; the objects are: {known}.") from None
 
-    def _check(self, prompt: Prompt) -> None:
-        frames, height, width = self.video.shape
-        if prompt.frame >= frames:
-            raise PromptError(
-                f"A prompt is on frame {prompt.frame}, but the video has {frames} frames: 0 to {frames - 1}."
-            )
-        extent = f"the frames are {height} pixels high (y) and {width} wide (x)"
-        where = f"on frame {prompt.frame} is outside the video: {extent}."
-        match prompt:
-            case Point(y=y, x=x):
-                if not (-0.5 <= y <= height - 0.5 and -0.5 <= x <= width - 0.5):
-                    raise PromptError(f"The point (y={y:g}, x={x:g}) {where}")
-            case Box(y0=y0, x0=x0, y1=y1, x1=x1):
-                if y1 < -0.5 or x1 < -0.5 or y0 > height - 0.5 or x0 > width - 0.5:
-                    raise PromptError(f"The box (y0={y0:g}, x0={x0:g}, y1={y1:g}, x1={x1:g}) {where}")
-            case Mask(mask=mask):
-                if mask.shape != (height, width):
-                    raise PromptError(
-                        f"The mask on frame {prompt.frame} has shape {mask.shape}; it must be the video's, "
-                        f"({height}, {width})."
-                    )
-
     # Masks
 
     def predict(self, frame: int, objects: Sequence[int] | None = None) -> FrameResult:
@@ -241,7 +220,8 @@ class Tracker:
         result = self._result(frame, chosen)
         if not len(result.object_ids):
             raise PromptError(
-                f"No object is prompted on frame {frame} or was tracked there; add a point, box or mask first."
+                f"No object is prompted on frame {frame} or was tracked there; add a point, box or mask "
+                "first."
             )
         return result
 
@@ -253,6 +233,7 @@ class Tracker:
         *,
         frames: tuple[int, int] | None = None,
         objects: Sequence[int] | None = None,
+        resume: Mapping[str, Any] | None = None,
     ) -> Propagation:
         """Track through the video; an iterator of `FrameResult` that may simply be dropped.
 
@@ -273,6 +254,8 @@ class Tracker:
             Only frames from the first number up to, but not including, the second are visited.
         objects : sequence of int, optional
             Only these objects; all, and those that are added on the way, if left out.
+        resume : mapping, optional
+            What `load_state` returned, to go on with a propagation that was called with the same arguments.
 
         Returns
         -------
@@ -288,7 +271,7 @@ class Tracker:
             If a frame is outside the video.
         """
         self._chosen(objects)
-        return Propagation(self, direction, start, stop, frames, objects)
+        return Propagation(self, direction, start, stop, frames, objects, resume)
 
     def close(self) -> None:
         """Let go of all memories; the tracker is not to be used after that."""
@@ -393,8 +376,8 @@ class Tracker:
         prior = obj.conditioning.get(frame) or tracked
         if prompts.only_negative and prior is None:
             raise PromptError(
-                f"Object {obj.object_id} has only negative points on frame {frame}, and no mask there that they "
-                "could correct; add a positive point on the object, or track it to this frame first."
+                f"Object {obj.object_id} has only negative points on frame {frame}, and no mask there that "
+                "they could correct; add a positive point on the object, or track it to this frame first."
             )
         features = self._frame_features(frame)
         given = None if prompts.mask is None else self._network_mask(prompts.mask.mask)
@@ -462,7 +445,7 @@ class Tracker:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """Run the network: no gradients, the asked precision, and out-of-memory errors a user understands."""
-        device, dtype = self.model.device, self._precision()
+        device, dtype = self.model.device, self.precision
         try:
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 yield
@@ -474,7 +457,9 @@ class Tracker:
                 "fewer objects at a time, or the device 'cpu'."
             ) from error
 
-    def _precision(self) -> torch.dtype:
+    @property
+    def precision(self) -> torch.dtype:
+        """The network's arithmetic: torch.float32 or torch.bfloat16."""
         wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
         if wanted == "auto":
             cuda = self.model.device.type == "cuda"

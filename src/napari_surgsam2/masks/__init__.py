@@ -1,0 +1,29 @@
+"""Results of tracking: label volumes, their files, and previews.
+
+Importing this needs numpy only; the libraries that read and write files are imported when used.
+"""
+
+from ._arrays import LabelArray
+from ._overlay import overlay
+from .export import export, write_davis, write_tiff, write_zarr
+from .palette import object_color, voc_palette
+from .preview import PreviewVideo, check_preview, write_preview
+from .reading import read_labels
+from .volume import AlreadyCompleteError, LabelVolume
+
+__all__ = [
+    "AlreadyCompleteError",
+    "LabelArray",
+    "LabelVolume",
+    "PreviewVideo",
+    "check_preview",
+    "export",
+    "object_color",
+    "overlay",
+    "read_labels",
+    "voc_palette",
+    "write_davis",
+    "write_preview",
+    "write_tiff",
+    "write_zarr",
+]

@@ -1,0 +1,203 @@
+"""Where results go: the format a path asks for, what may be replaced, and putting the result in place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from napari_surgsam2.errors import OutputError, UsageError
+
+from .palette import voc_palette
+
+_ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Format(Enum):
+    """What a result is written as."""
+
+    TIFF = "TIFF file"
+    ZARR = "zarr array"
+    DAVIS = "folder of palette PNGs"
+    VIDEO = "video file"
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the result is a folder and not one file."""
+        return self in (Format.ZARR, Format.DAVIS)
+
+
+def label_target(path: str | os.PathLike[str]) -> tuple[Path, Format]:
+    """Return the absolute path of a label output, and the format that its name asks for.
+
+    Raises
+    ------
+    UsageError
+        If the name asks for none.
+    """
+    text = os.fspath(path)
+    target = Path(text).absolute()
+    suffix = target.suffix.lower()
+    if target.name in ("", ".."):
+        raise UsageError(f"The output {text!r} has no name; give a file or a new folder.")
+    # A .zarr is a folder, to which shells like to append a separator.
+    if suffix == ".zarr":
+        return target, Format.ZARR
+    if not suffix or text.endswith(("/", os.sep)):
+        return target, Format.DAVIS
+    if suffix in (".tif", ".tiff"):
+        return target, Format.TIFF
+    raise UsageError(
+        f"The output {text!r} ends in {target.suffix!r}; labels are written as .tif or .tiff, as .zarr, or "
+        f"as a folder of PNGs (a name without a suffix, or ending in {os.sep!r})."
+    )
+
+
+@contextlib.contextmanager
+def writing(path: Path, no_space: str = "free space and try again") -> Iterator[None]:
+    """Turn the operating system's errors into OutputError; `no_space` is the remedy for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise OutputError(f"No space left on the disk of {path}; {no_space}.") from error
+        if error.errno in _NO_PERMISSION:
+            raise OutputError(
+                f"{path} cannot be written: {error.strerror}. Change the permissions of {path.parent}, or "
+                f"choose another output."
+            ) from error
+        raise OutputError(f"{path} cannot be written: {error}.") from error
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something stands under `path`; an empty folder does not count."""
+    return os.path.lexists(path) and not _is_empty_folder(path)
+
+
+def check_target(path: Path, kind: Format, *, overwrite: bool) -> None:
+    """Make sure that `path` may be written.
+
+    Raises
+    ------
+    OutputError
+        If its folder is missing, or it exists and `overwrite` is false or it is something else than `kind`.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"The folder {path.parent} of the output {path.name} does not exist; create it first."
+        )
+    if not is_taken(path):
+        if path.is_dir() and not kind.is_folder:
+            raise OutputError(f"{path} is a folder, but the output is a {kind.value}; choose another name.")
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{path} exists already; choose another output, or replace it with --force (overwrite=True)."
+        )
+    if stranger := _not_of_kind(path, kind):
+        raise OutputError(
+            f"{path} is not replaced, not even with --force: {stranger}, so it is no {kind.value} of labels. "
+            f"Choose another output, or move it away."
+        )
+
+
+def publish(payload: Path, target: Path, kind: Format, *, overwrite: bool, aside: Path) -> None:
+    """Give the complete `payload` its final name, replacing an old result at once.
+
+    A folder cannot replace another in one step: the old one is moved to `aside` first, and back if the new
+    one cannot be moved in. All three must be on one file system.
+
+    Raises
+    ------
+    OutputError
+        As `check_target`.
+    """
+    check_target(target, kind, overwrite=overwrite)
+    if not kind.is_folder:
+        payload.replace(target)
+        return
+    if _is_empty_folder(target):
+        target.rmdir()
+    if not target.exists():
+        payload.rename(target)
+        return
+    target.rename(aside)
+    try:
+        payload.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_output(path: Path, kind: Format, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a temporary name beside `path` to write to; at the end it becomes `path`, or goes on failure."""
+    check_target(path, kind, overwrite=overwrite)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with writing(path):
+            yield temporary
+            publish(temporary, path, kind, overwrite=overwrite, aside=temporary.with_suffix(".old"))
+    finally:
+        remove(temporary)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file so that at any time either the old or the new one stands there whole."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and next(path.iterdir(), None) is None
+
+
+def _not_of_kind(path: Path, kind: Format) -> str | None:
+    """Say what shows that `path` is something else than `kind`, or None."""
+    if path.is_symlink():
+        return "it is a link"
+    if not kind.is_folder:
+        return "it is a folder" if path.is_dir() else None
+    if not path.is_dir():
+        return "it is a file"
+    if kind is Format.ZARR:
+        is_zarr = any((path / marker).is_file() for marker in _ZARR_MARKERS)
+        return None if is_zarr else f"it has none of {', '.join(_ZARR_MARKERS)}"
+    for entry in sorted(path.iterdir()):
+        if not _is_palette_png(entry):
+            return f"it contains {entry.name}"
+    return None
+
+
+def _is_palette_png(path: Path) -> bool:
+    from PIL import Image
+
+    if path.suffix.lower() != ".png" or not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            palette = image.palette
+            return (
+                image.mode == "P"
+                and palette is not None
+                and bytes(palette.palette) == voc_palette().tobytes()
+            )
+    except OSError:
+        return False

@@ -1,0 +1,267 @@
+"""The folder in which an unfinished label volume lives, beside its output.
+
+`<output name>.partial.zarr` is a zarr group with
+
+- `labels`, the array: one compressed frame per chunk;
+- `run.json`, written last when the folder is made: shape, dtype and what identifies the run;
+- `done`, one byte per frame, changed in place after the frame is written: this needs no space on a full disk;
+- `state`, which belongs to the caller, and what it names `state...` beside it;
+- `lock`, see `FolderLock`;
+- `publishing`, a mark set just before the result is moved out: with the mark there and the result gone, the
+  output is complete;
+- `replaced`, an old output on its way out.
+
+All else is replaced in one step, so that the folder can be gone on with whenever the process ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_surgsam2.errors import OutputError, UsageError
+
+from ._files import Format, check_target, publish, remove, write_atomically, writing
+from ._lock import LOCK_NAME, FolderLock
+
+_VERSION = 1
+_OWN_NAMES = ("labels", "result", "run.json", "done", "publishing", "replaced", "zarr.json")
+
+
+def create_array(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Any:
+    """Return a new zarr array, axes t, y, x, one compressed frame per chunk, filled with 0."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    # Looking whether a frame is empty takes five times as long as compressing it.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.create_array(
+            str(path),
+            shape=shape,
+            chunks=(1, *shape[1:]),
+            dtype=dtype,
+            compressors=[ZstdCodec(level=1)],
+            fill_value=0,
+            dimension_names=["t", "y", "x"],
+        )
+
+
+class Partial:
+    """An unfinished volume on disk, locked by this process.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        The labels, shape (T, Y, X); there after `start` or `resume`.
+    done : ndarray, shape (T,), bool
+        Which frames are finished, indexed by frame.
+    """
+
+    array: Any
+    done: NDArray[np.bool_]
+
+    def __init__(self, target: Path, kind: Format) -> None:
+        self.target = target
+        self.kind = kind
+        self.folder = target.with_name(f"{target.name}.partial.zarr")
+        self._labels = self.folder / "labels"
+        self._payload = self._labels if kind is Format.ZARR else self.folder / "result"
+        self._overwrite = False
+        with self.writing():
+            self._lock = FolderLock(self.folder, target)
+        try:
+            with self.writing():
+                self._record = self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def writing(self) -> Any:
+        """Return the context that turns errors of the operating system into OutputError."""
+        return writing(self.target, "what is done is kept: free space and go on with --resume (resume=True)")
+
+    @property
+    def exists(self) -> bool:
+        """Whether an interrupted run is there."""
+        return self._record is not None
+
+    @property
+    def state_path(self) -> Path:
+        """The caller's own file."""
+        return self.folder / "state"
+
+    def _recover(self) -> dict[str, Any] | None:
+        """Undo what an end in the middle of `finish` or `start` left; return the run's record, if any."""
+        replaced = self.folder / "replaced"
+        if replaced.exists() and not self.target.exists():
+            replaced.rename(self.target)
+        published = (self.folder / "publishing").exists() and not self._payload.exists()
+        try:
+            record = json.loads((self.folder / "run.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            record = None
+        if published or record is None:
+            self._clear()
+            return None
+        return dict(record)
+
+    def _clear(self) -> None:
+        """Remove all that belongs to a run, and nothing else."""
+        # Without its record what is left counts as nothing, so the record goes first.
+        remove(self.folder / "run.json")
+        for entry in list(self.folder.iterdir()):
+            if entry.name.startswith("state") or entry.name.removesuffix(".tmp") in _OWN_NAMES:
+                remove(entry)
+        self._record = None
+
+    def start(
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any], *, overwrite: bool
+    ) -> None:
+        """Begin anew.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds anything of somebody else's, or cannot be written.
+        """
+        import zarr
+
+        record = {**_identity(shape, dtype, run), "overwrite": overwrite}
+        with self.writing():
+            self._clear()
+            if foreign := sorted({entry.name for entry in self.folder.iterdir()} - {LOCK_NAME}):
+                raise OutputError(
+                    f"{self.folder}, where the unfinished result belongs, contains {foreign[0]}; move that "
+                    f"away."
+                )
+            zarr.create_group(str(self.folder))
+            self.array = create_array(self._labels, shape, dtype)
+            (self.folder / "done").write_bytes(bytes(shape[0]))
+            write_atomically(self.folder / "run.json", json.dumps(record, indent=1).encode())
+        self._record = record
+        self._overwrite = overwrite
+        self.done = np.zeros(shape[0], dtype=bool)
+
+    def resume(
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any], *, overwrite: bool
+    ) -> None:
+        """Go on with the interrupted run that is there.
+
+        Raises
+        ------
+        OutputError
+            If it is another run; the message names the keys that differ. Or if something has come to stand
+            under the output's name that may not be replaced.
+        """
+        import zarr
+
+        assert self._record is not None
+        identity = _identity(shape, dtype, run)
+        if changes := _differences({key: self._record.get(key) for key in identity}, identity):
+            raise OutputError(
+                f"The interrupted run of {self.target} cannot be resumed, for it differs in "
+                f"{'; '.join(changes)}. Use the same settings, or start anew with --force (overwrite=True)."
+            )
+        self._overwrite = overwrite or bool(self._record.get("overwrite"))
+        check_target(self.target, self.kind, overwrite=self._overwrite)
+        with self.writing():
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                self.array = zarr.open_array(str(self._labels), mode="r+")
+            self.done = self._read_done(shape[0])
+            self._remove_unfinished_frames()
+
+    def _read_done(self, count: int) -> NDArray[np.bool_]:
+        recorded = (self.folder / "done").read_bytes().ljust(count, b"\0")
+        done: NDArray[np.bool_] = np.frombuffer(recorded, dtype=np.uint8, count=count) == 1
+        for t in np.flatnonzero(done):
+            # A power cut may leave the record and not the frame.
+            chunk = self._labels / "c" / str(t) / "0" / "0"
+            done[t] = chunk.is_file() and chunk.stat().st_size > 0
+        return done
+
+    def _mark(self, t: int, done: bool) -> None:
+        with (self.folder / "done").open("r+b", buffering=0) as file:
+            file.seek(t)
+            file.write(bytes([done]))
+        self.done[t] = done
+
+    def _remove_unfinished_frames(self) -> None:
+        """Remove what is there of frames that are not done: it may be half a chunk, or a temporary file."""
+        chunks = self._labels / "c"
+        if not chunks.is_dir():
+            return
+        for frame in chunks.iterdir():
+            if not (frame.name.isdecimal() and self.done[int(frame.name)]):
+                remove(frame)
+
+    def write(self, t: int, labels: NDArray[Any]) -> None:
+        """Write frame `t`, shape (Y, X), and mark it as done."""
+        with self.writing():
+            if self.done[t]:
+                # Not every zarr version replaces a chunk in one step.
+                self._mark(t, False)
+            self.array[t] = labels
+            self._mark(t, True)
+
+    def finish(self, write_result: Callable[[Path, Any], None]) -> None:
+        """Put the result under its final name and remove the folder.
+
+        Parameters
+        ----------
+        write_result : callable
+            Writes the labels to a path; not called for a zarr output, which is moved as it is.
+        """
+        with self.writing():
+            self._remove_unfinished_frames()
+            if self.kind is not Format.ZARR:
+                # The mark goes first: without the result it would say that the output is complete.
+                remove(self.folder / "publishing")
+                remove(self._payload)
+                write_result(self._payload, self.array)
+            write_atomically(self.folder / "publishing", b"")
+            aside = self.folder / "replaced"
+            publish(self._payload, self.target, self.kind, overwrite=self._overwrite, aside=aside)
+            self._clear()
+        self._lock.release()
+
+    def close(self) -> None:
+        """Let go of the folder; an unfinished run stays in it."""
+        self._lock.release()
+
+
+def _identity(shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain_run = json.loads(json.dumps(dict(run)))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"run must hold plain JSON values, to be compared later: {error}.") from error
+    return {"version": _VERSION, "shape": list(shape), "dtype": dtype.name, "run": plain_run}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say key by key what differs, `key (was ..., is now ...)`."""
+    old, new = _flatten(old), _flatten(new)
+
+    def show(values: Mapping[str, Any], key: str) -> str:
+        text = repr(values[key]) if key in values else "not given"
+        return text if len(text) <= 60 else f"{text[:57]}..."
+
+    return [
+        f"{key.removeprefix('run.')} (was {show(old, key)}, is now {show(new, key)})"
+        for key in sorted(old.keys() | new.keys())
+        if key not in old or key not in new or old[key] != new[key]
+    ]

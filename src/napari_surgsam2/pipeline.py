@@ -1,0 +1,334 @@
+"""Tracking a whole video into a label volume: from a video and prompts to files, in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .checkpoints import DEFAULT_MODEL, Model, Progress, load_model
+from .errors import OutputError, PromptError, UsageError
+from .masks import LabelVolume, check_preview, read_labels, write_preview
+from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict
+from .settings import TrackingSettings
+from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state
+from .video import Video, open_video
+
+_SECONDS_BETWEEN_SAVES = 30.0
+
+
+class TrackingInterruptedError(OutputError):
+    """The run was asked to stop; what is done is kept, if it has an output."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackJob:
+    """What to track and where to; see `track` for the meaning of each.
+
+    Attributes
+    ----------
+    video, prompts, model, output, device, image_size, settings, direction, frames, overwrite, resume
+        The arguments of `track`.
+    preview : path or None
+        A video to write with the masks drawn over the frames.
+    """
+
+    video: Any
+    prompts: Any
+    model: Model | str | Path = DEFAULT_MODEL
+    output: str | Path | None = None
+    device: str = "auto"
+    image_size: int | None = None
+    settings: TrackingSettings = field(default_factory=TrackingSettings)
+    direction: Direction = "both"
+    frames: tuple[int, int] | None = None
+    preview: str | Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass
+class Reporting:
+    """What a run tells while it goes on; every function may be left as it is.
+
+    Attributes
+    ----------
+    opened : callable
+        Called with the `Video` when it is open.
+    downloading : callable
+        Called with bytes done and in all while a checkpoint is downloaded.
+    loaded : callable
+        Called with the `Model` when it is ready.
+    tracked : callable
+        Called with each `FrameResult`, the frames done and those in all.
+    drawn : callable
+        Called with frames done and in all while the preview is written.
+    should_stop : callable
+        Asked before each frame; True ends the run there.
+    """
+
+    opened: Callable[[Video], object] = lambda _: None
+    downloading: Progress = lambda _done, _total: None
+    loaded: Callable[[Model], object] = lambda _: None
+    tracked: Callable[[FrameResult, int, int], object] = lambda _result, _done, _total: None
+    drawn: Callable[[int, int], object] = lambda _done, _total: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class TrackOutcome:
+    """What a run made.
+
+    Attributes
+    ----------
+    labels : array-like, shape (T, Y, X), unsigned integer
+        The label volume: numpy or zarr, or, of a TIFF or PNG folder, an array that reads frames when asked.
+    output : Path or None
+        The file or folder it was saved to.
+    preview : Path or None
+        The overlay video.
+    frames_tracked : int
+        Frames visited by this run, those of an interrupted run before it not counted.
+    seconds : float
+        Time the tracking took, without loading and preview.
+    frames_present : dict of int to int
+        By object id, in how many frames the object has a mask.
+    """
+
+    labels: Any
+    output: Path | None
+    preview: Path | None
+    frames_tracked: int
+    seconds: float
+    frames_present: dict[int, int]
+
+
+def track(
+    video: Any,
+    prompts: Any,
+    *,
+    model: Model | str | Path = DEFAULT_MODEL,
+    output: str | Path | None = None,
+    device: str = "auto",
+    image_size: int | None = None,
+    settings: TrackingSettings | None = None,
+    direction: Direction = "both",
+    frames: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Callable[[FrameResult, int, int], object] | None = None,
+) -> Any:
+    """Track prompted objects through a video, in one call.
+
+    Parameters
+    ----------
+    video : path, array or Video
+        What `open_video` takes.
+    prompts : prompts of any kind
+        `Point`, `Box` and `Mask` objects, a napari Points layer, a CSV or JSON file, or an (N, 3) array of
+        (frame, y, x); see `as_prompts`.
+    model : Model, str or path
+        From `load_model`, or what it takes.
+    output : path, optional
+        `.tif` for a TIFF stack, `.zarr` for a zarr array, a name without suffix for a folder of palette PNGs.
+        It appears when complete; until then `<output>.partial.zarr` holds what is done. Without it the
+        labels are only returned.
+    device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+        Where to compute, unless `model` is a `Model`.
+    image_size : int, optional
+        Side of the network's input, unless `model` is a `Model`.
+    settings : TrackingSettings, optional
+        The defaults if left out.
+    direction : {"forward", "backward", "both"}
+        From the earliest prompted frame on, or before it, or both.
+    frames : (int, int), optional
+        Only frames from the first number up to, but not including, the second; others stay background.
+    overwrite : bool
+        Replace an existing output; it stays until the new one is complete.
+    resume : bool
+        Go on with an interrupted run of the same arguments.
+    progress : callable, optional
+        Called with each `FrameResult`, the number of frames done and of all.
+
+    Returns
+    -------
+    array-like, shape (T, Y, X), unsigned integer
+        0 is background, other values are object ids. numpy where the result is small and has no output, else
+        an array that is read from disk.
+
+    Raises
+    ------
+    SurgSam2Error
+        Of the kind that says what is wrong: `VideoError`, `PromptError`, `CheckpointError`, ...
+
+    Examples
+    --------
+    >>> track("clip.mp4", [Point(frame=0, y=120, x=200)], output="masks.tif")    # doctest: +SKIP
+    """
+    reporting = Reporting() if progress is None else Reporting(tracked=progress)
+    job = TrackJob(
+        video=video,
+        prompts=prompts,
+        model=model,
+        output=output,
+        device=device,
+        image_size=image_size,
+        settings=settings or TrackingSettings(),
+        direction=direction,
+        frames=frames,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    return run_job(job, reporting).labels
+
+
+def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
+    """Do a job.
+
+    All that can be checked is checked before a model is downloaded or loaded.
+
+    Raises
+    ------
+    TrackingInterruptedError
+        If `reporting.should_stop` said so.
+    SurgSam2Error
+        As in `track`.
+    """
+    say = reporting or Reporting()
+    prompts = as_prompts(job.prompts)
+    if not prompts:
+        raise PromptError("There are no prompts; place at least one point, box or mask on an object.")
+    video = open_video(job.video)
+    try:
+        say.opened(video)
+        check_prompts(prompts, video.shape)
+        _check_frames(job.frames, video.n_frames)
+        if job.preview is not None:
+            check_preview(job.preview, overwrite=job.overwrite)
+        with LabelVolume.create(
+            job.output,
+            video.shape,
+            max(p.object_id for p in prompts),
+            overwrite=job.overwrite,
+            resume=job.resume,
+            run=_identity(job, video, prompts),
+        ) as volume:
+            model = _model(job, say)
+            say.loaded(model)
+            tracker = Tracker(model, video, job.settings)
+            try:
+                present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
+            finally:
+                tracker.close()
+            made = volume.finish()
+        labels = read_labels(made) if isinstance(made, Path) else made
+        preview = None
+        if job.preview is not None:
+            low, high = job.frames or (0, video.n_frames)
+            shown = range(low, high)
+            preview = write_preview(
+                job.preview, video, labels, frames=shown, overwrite=job.overwrite, progress=say.drawn
+            )
+        output = made if isinstance(made, Path) else None
+        return TrackOutcome(labels, output, preview, tracked, seconds, present)
+    finally:
+        if video is not job.video:
+            video.close()
+
+
+def _fill(
+    volume: LabelVolume, tracker: Tracker, prompts: list[Prompt], job: TrackJob, say: Reporting
+) -> tuple[dict[int, int], int, float]:
+    """Track into a volume, writing down now and then where it stands."""
+    state_path = volume.state_path
+    resume = None
+    if state_path is not None and state_path.exists():
+        resume = load_state(tracker, state_path)
+    else:
+        tracker.add_prompts(prompts)
+    propagation = tracker.propagate(job.direction, frames=job.frames, resume=resume)
+    present = {object_id: np.zeros(len(volume), dtype=bool) for object_id in tracker.object_ids}
+    for frame in np.flatnonzero(volume.done).tolist():
+        _note_presence(present, frame, volume[frame])
+    tracked = 0
+    began = saved = time.monotonic()
+    try:
+        for result in propagation:
+            labels = result.labels()
+            volume[result.frame] = labels
+            _note_presence(present, result.frame, labels)
+            tracked += 1
+            say.tracked(result, propagation.done, propagation.total)
+            if say.should_stop() and propagation.done < propagation.total:
+                raise TrackingInterruptedError(_interrupted(volume, propagation))
+            if state_path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                save_state(tracker, propagation, state_path)
+                saved = time.monotonic()
+    except BaseException:
+        if state_path is not None and tracked:
+            save_state(tracker, propagation, state_path)
+        raise
+    seconds = time.monotonic() - began
+    return {object_id: int(frames.sum()) for object_id, frames in present.items()}, tracked, seconds
+
+
+def _note_presence(present: dict[int, BoolArray], frame: int, labels: npt.NDArray[Any]) -> None:
+    in_frame = set(np.unique(labels).tolist())
+    for object_id, frames in present.items():
+        frames[frame] = object_id in in_frame
+
+
+def _interrupted(volume: LabelVolume, propagation: Propagation) -> str:
+    done = f"Stopped after {propagation.done} of {propagation.total} frames"
+    if volume.state_path is None:
+        return f"{done}."
+    return f"{done}; they are kept. Go on with the same command and --resume."
+
+
+def _model(job: TrackJob, say: Reporting) -> Model:
+    if isinstance(job.model, Model):
+        return job.model
+    return load_model(job.model, image_size=job.image_size, device=job.device, progress=say.downloading)
+
+
+def _check_frames(frames: tuple[int, int] | None, n: int) -> None:
+    if frames is not None and not 0 <= frames[0] < frames[1] <= n:
+        raise UsageError(
+            f"The frames are {frames[0]}:{frames[1]}; the video has {n} frames, so that they must lie within "
+            f"0:{n}, the first below the second."
+        )
+
+
+def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str, Any]:
+    """Return what must be the same for an interrupted run to be resumed, as JSON-ready values."""
+    model = job.model.path if isinstance(job.model, Model) else job.model
+    settings = job.settings.to_dict()
+    for how in ("feature_cache_bytes", "read_ahead"):  # of no influence on the masks
+        del settings[how]
+    image_size = job.model.image_size if isinstance(job.model, Model) else job.image_size
+    return {
+        "video": _file_identity(video.path),
+        "video_shape": list(video.shape),
+        "contrast_limits": None if video.contrast_limits is None else list(video.contrast_limits),
+        "prompts": prompts_to_dict(prompts),
+        "model": _file_identity(model),
+        "image_size": image_size,
+        "settings": settings,
+        "direction": job.direction,
+        "frames": None if job.frames is None else list(job.frames),
+    }
+
+
+def _file_identity(path: str | Path | None) -> str | None:
+    """Return an absolute path with size and time of change, of a file; anything else as it is."""
+    if path is None or not Path(path).is_file():
+        return None if path is None else str(path)
+    status = Path(path).stat()
+    return f"{Path(path).resolve()} ({status.st_size} bytes, changed {status.st_mtime_ns})"

@@ -1,0 +1,140 @@
+"""Writing down where a tracker stands, so that another process goes on exactly there.
+
+A state is a safetensors file: the memories that frames still to come may look at, in full precision, and
+in its metadata everything else as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from napari_surgsam2.errors import OutputError
+from napari_surgsam2.prompts import prompts_from_dict, prompts_to_dict
+
+from .memory import FrameMemory
+from .objects import FramePrompts, TrackedObject
+
+if TYPE_CHECKING:
+    from .propagation import Propagation
+    from .tracker import Tracker
+
+_KEY = "napari_surgsam2.tracking"
+_VERSION = 1
+
+
+def save_state(tracker: Tracker, propagation: Propagation, path: Path) -> None:
+    """Write the state of a tracker in the midst of a propagation; the file is replaced in one step.
+
+    Parameters
+    ----------
+    tracker : Tracker
+        The tracker.
+    propagation : Propagation
+        Its running propagation, between two frames.
+    path : Path
+        The file.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    objects = []
+    for object_id in tracker.object_ids:
+        obj = tracker._objects[object_id]
+        memories = []
+        for frame, memory in _needed(tracker, obj, propagation):
+            name = f"{object_id}/{frame}/{'prompted' if memory.prompted else 'tracked'}"
+            tensors[f"{name}/logits"] = memory.logits.contiguous()
+            tensors[f"{name}/pointer"] = memory.pointer.contiguous()
+            if memory.features is not None:
+                tensors[f"{name}/features"] = memory.features.contiguous()
+            entry = {"name": name, "frame": frame, "score": memory.score, "reverse": memory.reverse}
+            memories.append({**entry, "prompted": memory.prompted})
+        objects.append(
+            {
+                "id": object_id,
+                "prompts": {frame: _prompts_to_dict(p) for frame, p in obj.prompts.items()},
+                "visited": obj.visited,
+                "memories": memories,
+            }
+        )
+    document = {"version": _VERSION, "propagation": propagation.state(), "objects": objects}
+    partial = path.with_name(path.name + ".partial")
+    save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={_KEY: json.dumps(document)})
+    partial.replace(path)
+
+
+def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
+    """Bring a new tracker of the same video, model and settings to where `save_state` wrote it down.
+
+    Returns
+    -------
+    dict
+        What `Tracker.propagate` takes as `resume`.
+
+    Raises
+    ------
+    OutputError
+        If the file is damaged or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            document = json.loads(file.metadata()[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if document["version"] != _VERSION:
+            raise KeyError(f"version {document['version']}")
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise OutputError(
+            f"The state of the interrupted run, '{path}', cannot be read ({error}); start anew with --force."
+        ) from error
+    for entry in document["objects"]:
+        obj = TrackedObject(entry["id"])
+        tracker._objects[obj.object_id] = obj
+        obj.prompts = {int(frame): _prompts_from_dict(p) for frame, p in entry["prompts"].items()}
+        obj.visited = {int(frame): reverse for frame, reverse in entry["visited"].items()}
+        for m in entry["memories"]:
+            memory = FrameMemory(
+                logits=tensors[f"{m['name']}/logits"],
+                pointer=tensors[f"{m['name']}/pointer"],
+                score=m["score"],
+                reverse=m["reverse"],
+                features=tensors.get(f"{m['name']}/features"),
+                prompted=m["prompted"],
+            )
+            if memory.prompted:
+                obj.conditioning[m["frame"]] = memory
+            else:
+                tracker._store.put(obj.object_id, m["frame"], memory)
+    state: dict[str, Any] = document["propagation"]
+    return state
+
+
+def _needed(
+    tracker: Tracker, obj: TrackedObject, propagation: Propagation
+) -> Iterator[tuple[int, FrameMemory]]:
+    """Yield the prompted memories, and of the tracked ones those that a frame to come may look at."""
+    yield from obj.conditioning.items()
+    frames = propagation.frames_to_keep(tracker._store.window)
+    for frame in sorted(set(frames) | set(obj.prompts)):
+        memory = tracker._store.get(obj.object_id, frame)
+        if memory is not None:
+            yield frame, memory
+
+
+def _prompts_to_dict(prompts: FramePrompts) -> dict[str, Any]:
+    flags = {"pending": prompts.pending, "mask_pending": prompts.mask_pending}
+    return {"prompts": prompts_to_dict(prompts.all()), **flags}
+
+
+def _prompts_from_dict(document: dict[str, Any]) -> FramePrompts:
+    prompts = FramePrompts()
+    for prompt in prompts_from_dict(document["prompts"]):
+        prompts.add(prompt)
+    prompts.pending, prompts.mask_pending = document["pending"], document["mask_pending"]
+    return prompts
