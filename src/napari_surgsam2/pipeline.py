@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .checkpoints import DEFAULT_MODEL, Model, Progress, load_model
-from .errors import OutputError, PromptError, UsageError
+from .errors import OutputError, UsageError
 from .masks import LabelVolume, check_preview, read_labels, write_preview
-from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict
+from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
 from .settings import TrackingSettings
 from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state
 from .video import Video, open_video
@@ -203,8 +203,7 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
     """
     say = reporting or Reporting()
     prompts = as_prompts(job.prompts)
-    if not prompts:
-        raise PromptError("There are no prompts; place at least one point, box or mask on an object.")
+    require_positive(prompts)
     video = open_video(job.video)
     try:
         say.opened(video)

@@ -164,6 +164,21 @@ def check_prompts(prompts: Iterable[Prompt], shape: tuple[int, int, int]) -> Non
                     )
 
 
+def require_positive(prompts: Iterable[Prompt]) -> None:
+    """Raise PromptError if there are no prompts, or nothing says where one of the objects is."""
+    said: dict[int, bool] = {}
+    for prompt in prompts:
+        positive = not isinstance(prompt, Point) or prompt.positive
+        said[prompt.object_id] = said.get(prompt.object_id, False) or positive
+    if not said:
+        raise PromptError("There are no prompts; place at least one point, box or mask on an object.")
+    for object_id, positive in said.items():
+        if not positive:
+            raise PromptError(
+                f"Object {object_id} has only negative points; add a positive point, a box or a mask on it."
+            )
+
+
 def masks_from_labels(frame: int, labels: npt.ArrayLike) -> list[Mask]:
     """Make a mask prompt of every object in a labels image.
 

@@ -230,7 +230,10 @@ class Partial:
         self._lock.release()
 
     def close(self) -> None:
-        """Let go of the folder; an unfinished run stays in it."""
+        """Let go of the folder; an unfinished run stays in it, unless nothing of it is done."""
+        if hasattr(self, "done") and not self.done.any() and not self.state_path.exists():
+            with self.writing():
+                self._clear()
         self._lock.release()
 
 

@@ -223,7 +223,10 @@ class LabelVolume:
         return self._partial.target
 
     def close(self) -> None:
-        """Stop here, leaving an interrupted run to be resumed; after `finish` this does nothing."""
+        """Stop here, leaving an interrupted run to be resumed, or nothing where no frame is done.
+
+        After `finish` this does nothing.
+        """
         if not self._open:
             return
         self._open = False

@@ -1,0 +1,178 @@
+"""From a video and prompts to a label volume, in one call."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from PIL import Image
+
+import napari_surgsam2 as ns
+from napari_surgsam2.checkpoints import Model
+from napari_surgsam2.errors import OutputError, PromptError, SurgSam2Error
+from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, run_job
+from tests.helpers.clips import moving_blobs
+from tests.helpers.weights import rule_network
+
+PROMPTS = [
+    ns.Point(8, 25, 40, 1),
+    ns.Point(8, 45, 60, 2),
+    ns.Box(14, 30, 40, 60, 70, 2),
+    ns.Point(3, 60, 80, 3),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model("tiny", Path("tiny"), rule_network(), 128, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return moving_blobs()
+
+
+@pytest.fixture(scope="module")
+def expected(model, clip) -> np.ndarray:
+    labels = ns.track(clip, PROMPTS, model=model)
+    assert isinstance(labels, np.ndarray)
+    assert labels.shape == clip.shape[:3]
+    assert labels.dtype == np.uint8
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    return labels
+
+
+def save_as(kind: str, clip: np.ndarray, folder: Path):
+    path = folder / f"clip.{kind}"
+    match kind:
+        case "tif":
+            tifffile.imwrite(path, clip, photometric="rgb")
+        case "zarr":
+            zarr.create_array(path, data=clip, chunks=(5, *clip.shape[1:]))
+        case "png":
+            path.mkdir()
+            for t, frame in enumerate(clip):
+                Image.fromarray(frame).save(path / f"frame{t}.png")
+        case "dask":
+            return pytest.importorskip("dask.array").from_array(clip, chunks=(7, -1, -1, -1))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["tif", "zarr", "png", "dask"])
+def test_the_same_frames_give_the_same_masks_from_any_source(kind, model, clip, expected, tmp_path) -> None:
+    video = save_as(kind, clip, tmp_path)
+
+    np.testing.assert_array_equal(ns.track(video, PROMPTS, model=model), expected)
+
+
+@pytest.mark.parametrize("output", ["masks.tif", "masks.zarr", "masks"])
+def test_outputs_hold_the_labels_and_nothing_is_left_beside_them(
+    output, model, clip, expected, tmp_path
+) -> None:
+    labels = ns.track(clip, PROMPTS, model=model, output=tmp_path / output)
+
+    np.testing.assert_array_equal(np.asarray(labels), expected)
+    assert [p.name for p in tmp_path.iterdir()] == [output]
+
+
+def test_frames_outside_the_range_stay_background(model, clip) -> None:
+    labels = ns.track(clip, PROMPTS, model=model, frames=(6, 11))
+
+    visited = [t for t in range(len(clip)) if labels[t].any()]
+    assert visited == [6, 7, 8, 9, 10]
+
+
+def interrupt_after(n: int) -> Reporting:
+    count = 0
+
+    def tracked(*_) -> None:
+        nonlocal count
+        count += 1
+
+    return Reporting(tracked=tracked, should_stop=lambda: count >= n)
+
+
+@pytest.mark.parametrize("stops", [(1,), (7,), (24,), (5, 14, 3)])
+def test_an_interrupted_run_resumed_gives_the_same_masks(stops, model, clip, expected, tmp_path) -> None:
+    job = TrackJob(video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.zarr", resume=True)
+    for n in stops:
+        with pytest.raises(TrackingInterruptedError, match="Go on with the same command and --resume"):
+            run_job(job, interrupt_after(n))
+        assert [p.name for p in tmp_path.iterdir()] == ["masks.zarr.partial.zarr"]
+
+    outcome = run_job(job)
+
+    np.testing.assert_array_equal(outcome.labels[:], expected)
+    present = {i: int((expected == i).any(axis=(1, 2)).sum()) for i in (1, 2, 3)}
+    assert outcome.frames_present == present
+    assert [p.name for p in tmp_path.iterdir()] == ["masks.zarr"]
+
+
+def test_an_error_on_the_way_keeps_what_is_done(model, clip, expected, tmp_path) -> None:
+    class Breaks:
+        shape, dtype, broken = clip.shape, clip.dtype, True
+
+        def __getitem__(self, t):
+            if self.broken and t == 17:
+                raise OSError("the disk was pulled out")
+            return clip[t]
+
+    video = Breaks()
+    job = TrackJob(video=video, prompts=PROMPTS, model=model, output=tmp_path / "masks.tif", resume=True)
+    with pytest.raises(SurgSam2Error, match=r"Frame 17 .* the disk was pulled out"):
+        run_job(job)
+
+    video.broken = False
+    np.testing.assert_array_equal(np.asarray(run_job(job).labels), expected)
+
+
+def test_another_run_is_not_resumed(model, clip, tmp_path) -> None:
+    job = TrackJob(video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.tif")
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, interrupt_after(3))
+
+    with pytest.raises(OutputError, match="direction"):
+        ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif", direction="forward", resume=True)
+    with pytest.raises(OutputError, match="--resume"):
+        ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif")
+
+
+def test_an_existing_output_stays_unless_told(model, clip, expected, tmp_path) -> None:
+    path = tmp_path / "masks.tif"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match="--force"):
+        ns.track(clip, PROMPTS, model=model, output=path)
+    assert path.read_text() == "precious"
+
+    labels = ns.track(clip, PROMPTS, model=model, output=path, overwrite=True)
+
+    np.testing.assert_array_equal(np.asarray(labels), expected)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "no prompts"),
+        ([ns.Point(24, 5, 5)], "frame 24, but the video has 24"),
+        ([ns.Point(0, 5, 96)], "outside the video"),
+        ([ns.Point(0, 5, 5, positive=False)], "only negative"),
+    ],
+)
+def test_prompts_that_cannot_be_used_leave_no_output(prompts, message, model, clip, tmp_path) -> None:
+    with pytest.raises(PromptError, match=message):
+        ns.track(clip, prompts, model=model, output=tmp_path / "masks.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_may_be_a_points_layer_or_an_array(model, clip) -> None:
+    class PointsLayer:
+        data = np.array([[8, 25, 40], [8, 45, 60]], float)
+        features = {"object_id": [1, 2], "label": [1, 1]}  # noqa: RUF012
+
+    from_layer = ns.track(clip, PointsLayer(), model=model, frames=(6, 10))
+    from_points = ns.track(clip, PROMPTS[:2], model=model, frames=(6, 10))
+
+    np.testing.assert_array_equal(from_layer, from_points)
+    assert set(np.unique(ns.track(clip, PointsLayer.data, model=model, frames=(6, 10)))) <= {0, 1}

@@ -1,0 +1,41 @@
+"""Arithmetic other than float32, and devices that run out of memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_surgsam2 import Tracker, TrackingSettings
+from napari_surgsam2.errors import DeviceMemoryError
+
+
+def test_bfloat16_is_near_float32(model, clip) -> None:
+    logits = []
+    for precision in ("float32", "bfloat16"):
+        tracker = Tracker(model, clip, TrackingSettings(precision=precision))
+        tracker.add_points(0, 1, [(25, 20)])
+        tracker.add_points(0, 2, [(45, 60)])
+        logits.append(np.stack([r.logits for r in tracker.propagate("forward", stop=4)]))
+        assert tracker.precision == getattr(torch, precision)
+
+    full, half = logits
+    assert half.dtype == np.float32
+    error = np.linalg.norm(full - half) / np.linalg.norm(full)
+    assert 0 < error < 0.1
+
+
+def test_out_of_memory_says_what_to_do_and_loses_nothing(model, clip, monkeypatch) -> None:
+    tracker = Tracker(model, clip)
+    tracker.add_points(0, 1, [(25, 20)])
+    propagation = tracker.propagate("forward")
+    done = [next(propagation) for _ in range(3)]
+
+    def exhausted(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.network, "encode_memory", exhausted)
+        with pytest.raises(DeviceMemoryError, match="smaller image size or model, fewer objects"):
+            next(propagation)
+
+    np.testing.assert_array_equal(tracker.predict(2).logits, done[2].logits)
+    assert [r.frame for r in tracker.propagate("forward", start=3, stop=5)] == [3, 4]
