@@ -15,11 +15,12 @@ from .checkpoints import DEFAULT_MODEL, Model, Progress, load_model
 from .errors import OutputError, UsageError
 from .masks import LabelVolume, check_preview, read_labels, write_preview
 from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
-from .settings import TrackingSettings
+from .settings import MEBIBYTE, TrackingSettings
 from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state
 from .video import Video, open_video
 
 _SECONDS_BETWEEN_SAVES = 30.0
+_FEATURE_CACHE_BYTES = 32 * MEBIBYTE
 
 
 class TrackingInterruptedError(OutputError):
@@ -221,7 +222,9 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
         ) as volume:
             model = _model(job, say)
             say.loaded(model)
-            tracker = Tracker(model, video, job.settings)
+            # A run never comes back to a frame: only prompted frames are worth keeping features of.
+            cache = min(job.settings.feature_cache_bytes, _FEATURE_CACHE_BYTES)
+            tracker = Tracker(model, video, job.settings.replace(feature_cache_bytes=cache))
             try:
                 present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
             finally:
@@ -264,6 +267,7 @@ def _fill(
             volume[result.frame] = labels
             _note_presence(present, result.frame, labels)
             tracked += 1
+            tracker.forget_outside(propagation.frames_to_keep())
             say.tracked(result, propagation.done, propagation.total)
             if say.should_stop() and propagation.done < propagation.total:
                 raise TrackingInterruptedError(_interrupted(volume, propagation))

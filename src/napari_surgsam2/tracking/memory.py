@@ -123,6 +123,16 @@ class MemoryStore:
         if self._reduced is not None:
             self._reduced.execute("DELETE FROM memories WHERE object_id = ?", (object_id,))
 
+    def keep_only(self, frames: range) -> None:
+        """Forget everything outside a range of frames."""
+        while self._frames and self._frames[0] < frames.start:
+            self._forget_frame(self._frames[0])
+        while self._frames and self._frames[-1] >= frames.stop:
+            self._forget_frame(self._frames[-1])
+        if self._reduced is not None:
+            query = "DELETE FROM memories WHERE frame < ? OR frame >= ?"
+            self._reduced.execute(query, (frames.start, frames.stop))
+
     def frames(self, object_id: int) -> Iterator[int]:
         """Yield the frames with a memory of the object, in no particular order."""
         yield from (frame for frame, memories in self._memories.items() if object_id in memories)
@@ -153,6 +163,10 @@ class MemoryStore:
             self._reduced.execute(
                 "DELETE FROM memories WHERE object_id = ? AND frame = ?", (object_id, frame)
             )
+
+    def _forget_frame(self, frame: int) -> None:
+        for object_id in list(self._memories[frame]):
+            self._forget(object_id, frame)
 
     def _drop_frame(self, frame: int) -> None:
         del self._memories[frame]

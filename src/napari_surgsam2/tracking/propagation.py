@@ -77,14 +77,9 @@ class Propagation(Iterator[FrameResult]):
             return self._next - self._start
         return self._stop - self._start + self._backward_from - self._next
 
-    def frames_to_keep(self, window: int) -> range:
-        """Return a range with all frames whose masks or memories the rest of the pass may look at.
-
-        Parameters
-        ----------
-        window : int
-            How many frames back the tracker looks.
-        """
+    def frames_to_keep(self) -> range:
+        """Return a range with all frames whose masks or memories the rest of the pass may look at."""
+        window = self._tracker._store.window
         low, high = self._next - window, self._next + window
         if self._direction == "both":
             entries = [*self._entered.values(), *(self._expected_entry(obj) for obj in self._chosen())]

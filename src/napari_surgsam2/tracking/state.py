@@ -120,7 +120,7 @@ def _needed(
 ) -> Iterator[tuple[int, FrameMemory]]:
     """Yield the prompted memories, and of the tracked ones those that a frame to come may look at."""
     yield from obj.conditioning.items()
-    frames = propagation.frames_to_keep(tracker._store.window)
+    frames = propagation.frames_to_keep()
     for frame in sorted(set(frames) | set(obj.prompts)):
         memory = tracker._store.get(obj.object_id, frame)
         if memory is not None:

@@ -273,6 +273,13 @@ class Tracker:
         self._chosen(objects)
         return Propagation(self, direction, start, stop, frames, objects, resume)
 
+    def forget_outside(self, frames: range) -> None:
+        """Forget the masks and memories of tracked frames outside a range; prompted frames stay.
+
+        For runs that never come back to a frame; see `Propagation.frames_to_keep`.
+        """
+        self._store.keep_only(frames)
+
     def close(self) -> None:
         """Let go of all memories; the tracker is not to be used after that."""
         self._objects.clear()
@@ -291,6 +298,7 @@ class Tracker:
                 for frame in obj.pending_frames():
                     if not self._awaits_tracking(obj, frame):
                         self._settle(obj, frame)
+                        self._remember(frame, obj.conditioning[frame])
 
     def _awaits_tracking(self, obj: TrackedObject, frame: int) -> bool:
         """Whether the prompts only take away from a mask that is still to come."""
@@ -409,16 +417,21 @@ class Tracker:
             yield FrameMemory(logits[b], pointers[b], score, reverse)
 
     def _activate(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> ActiveMemory:
-        """Bring a memory to the device, making its feature map again where it was let go."""
-        network, device = self.model.network, self.model.device
+        """Bring a memory to the device."""
+        features = self._remember(frame, memory)[None].to(self.model.device)
+        keys, values = self.model.network.memory_attention.project_memory(features)
+        return ActiveMemory(features[0], keys[0], values[0])
+
+    def _remember(self, frame: int, memory: FrameMemory) -> Tensor:
+        """Return a memory's feature map, (memory_dim, h, w) on the host, making it where it is not there."""
         if memory.features is None:
+            device = self.model.device
             logits = memory.logits[None, None].to(device)
             score = torch.tensor([[memory.score]], device=device)
-            made = network.encode_memory(self._frame_features(frame), logits, score, memory.prompted)
+            features = self._frame_features(frame)
+            made = self.model.network.encode_memory(features, logits, score, binarize=memory.prompted)
             memory.features = made[0].cpu()
-        features = memory.features[None].to(device)
-        keys, values = network.memory_attention.project_memory(features)
-        return ActiveMemory(features[0], keys[0], values[0])
+        return memory.features
 
     def _frame_features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
         """Return the image features of a frame; `image` is the resized frame where it has been read."""
