@@ -77,6 +77,13 @@ def test_outputs_hold_the_labels_and_nothing_is_left_beside_them(
     assert [p.name for p in tmp_path.iterdir()] == [output]
 
 
+def test_large_results_are_zarr_arrays(model, clip, expected) -> None:
+    labels = ns.track(clip, PROMPTS, model=model, in_memory_bytes=1000)
+
+    assert isinstance(labels, zarr.Array)
+    np.testing.assert_array_equal(labels[:], expected)
+
+
 def test_frames_outside_the_range_stay_background(model, clip) -> None:
     labels = ns.track(clip, PROMPTS, model=model, frames=(6, 11))
 

@@ -19,6 +19,7 @@ from .settings import MEBIBYTE, TrackingSettings
 from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state
 from .video import Video, open_video
 
+IN_MEMORY_BYTES = 512 * MEBIBYTE
 _SECONDS_BETWEEN_SAVES = 30.0
 _FEATURE_CACHE_BYTES = 32 * MEBIBYTE
 
@@ -35,7 +36,8 @@ class TrackJob:
 
     Attributes
     ----------
-    video, prompts, model, output, device, image_size, settings, direction, frames, overwrite, resume
+    video, prompts, model, output, device, image_size, settings, direction, frames, overwrite, resume,
+    in_memory_bytes
         The arguments of `track`.
     preview : path or None
         A video to write with the masks drawn over the frames.
@@ -53,6 +55,7 @@ class TrackJob:
     preview: str | Path | None = None
     overwrite: bool = False
     resume: bool = False
+    in_memory_bytes: int = IN_MEMORY_BYTES
 
 
 @dataclass
@@ -124,6 +127,7 @@ def track(
     frames: tuple[int, int] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    in_memory_bytes: int = IN_MEMORY_BYTES,
     progress: Callable[[FrameResult, int, int], object] | None = None,
 ) -> Any:
     """Track prompted objects through a video, in one call.
@@ -155,6 +159,8 @@ def track(
         Replace an existing output; it stays until the new one is complete.
     resume : bool
         Go on with an interrupted run of the same arguments.
+    in_memory_bytes : int
+        Without an output, labels that take more than this are a zarr array in a temporary folder, not numpy.
     progress : callable, optional
         Called with each `FrameResult`, the number of frames done and of all.
 
@@ -186,6 +192,7 @@ def track(
         frames=frames,
         overwrite=overwrite,
         resume=resume,
+        in_memory_bytes=in_memory_bytes,
     )
     return run_job(job, reporting).labels
 
@@ -219,6 +226,7 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
             overwrite=job.overwrite,
             resume=job.resume,
             run=_identity(job, video, prompts),
+            in_memory_bytes=job.in_memory_bytes,
         ) as volume:
             model = _model(job, say)
             say.loaded(model)

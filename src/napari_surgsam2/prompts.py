@@ -6,6 +6,7 @@ Coordinates are napari's: the frame first, then (y, x) in pixels of the video, p
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,27 +17,40 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .errors import PromptError
+from .errors import OutputError, PromptError
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 JSON_VERSION = 1
+# By kind, the keys that an entry of a prompts document must and may have; masks come first, since clicks and
+# boxes on their frame refine them.
+_ENTRY_KEYS = {
+    "masks": (("frame", "shape", "runs"), ("object_id",)),
+    "boxes": (("frame", "y0", "x0", "y1", "x1"), ("object_id",)),
+    "points": (("frame", "y", "x"), ("object_id", "label")),
+}
 _POSITIVE = {"1", "+", "true", "positive", "pos", "foreground"}
 _NEGATIVE = {"0", "-", "-1", "false", "negative", "neg", "background"}
 
 
-def _require_finite(what: str, *values: float) -> None:
-    if not all(math.isfinite(v) for v in values):
-        raise PromptError(f"{what} has coordinates {values}; they must be finite numbers (no NaN).")
+def _number(what: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(f"{what} is {value!r}; it must be a number.") from None
+    if not math.isfinite(number):
+        raise PromptError(f"{what} is {number}; coordinates must be finite numbers.")
+    return number
 
 
 def _whole(what: str, value: Any, at_least: int) -> int:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number.is_integer() and number >= at_least):
-        raise PromptError(f"{what} is {value!r}; it must be a whole number, at least {at_least}.")
+        said = f"{value:g}" if isinstance(value, float) else repr(value)
+        raise PromptError(f"{what} is {said}; it must be a whole number, at least {at_least}.")
     return int(number)
 
 
@@ -63,9 +77,11 @@ class Point:
     positive: bool = True
 
     def __post_init__(self) -> None:
-        _require_finite(f"The point on frame {self.frame}", self.y, self.x)
         object.__setattr__(self, "frame", _whole("The frame of a point", self.frame, 0))
         object.__setattr__(self, "object_id", _whole("The object id of a point", self.object_id, 1))
+        for name in ("y", "x"):
+            value = _number(f"The {name} of a point on frame {self.frame}", getattr(self, name))
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -90,9 +106,11 @@ class Box:
     object_id: int = 1
 
     def __post_init__(self) -> None:
-        _require_finite(f"The box on frame {self.frame}", self.y0, self.x0, self.y1, self.x1)
         object.__setattr__(self, "frame", _whole("The frame of a box", self.frame, 0))
         object.__setattr__(self, "object_id", _whole("The object id of a box", self.object_id, 1))
+        for name in ("y0", "x0", "y1", "x1"):
+            value = _number(f"The {name} of a box on frame {self.frame}", getattr(self, name))
+            object.__setattr__(self, name, value)
         if not (self.y0 < self.y1 and self.x0 < self.x1):
             raise PromptError(
                 f"The box (y0={self.y0:g}, x0={self.x0:g}, y1={self.y1:g}, x1={self.x1:g}) on frame "
@@ -238,7 +256,10 @@ def points_from_table(
         Columns `object_id` (default: 1) and `label` (1 positive, 0 negative; default: positive) with an
         entry for each point. A pandas DataFrame will do. Other columns are ignored.
     """
-    table = np.asarray(data, dtype=float)
+    try:
+        table = np.asarray(data, dtype=float)
+    except (TypeError, ValueError):
+        raise PromptError(f"The points are {data!r:.60}; they must be rows of (frame, y, x).") from None
     if table.size == 0:
         return []
     if table.ndim != 2 or table.shape[1] != 3:
@@ -248,10 +269,19 @@ def points_from_table(
         )
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        raise PromptError(f"Point {row} is {tuple(table[row])}; coordinates must be finite numbers (no NaN).")
-    columns = {} if features is None else {str(name): list(features[name]) for name in features}
+        place = tuple(table[row].tolist())
+        raise PromptError(f"Point {row} is {place}; coordinates must be finite numbers (no NaN).")
+    columns = (
+        {} if features is None else {str(name): np.asarray(features[name]).tolist() for name in features}
+    )
     ids = columns.get("object_id") or [1] * len(table)
     labels = columns.get("label") or [1] * len(table)
+    for name, column in (("object_id", ids), ("label", labels)):
+        if len(column) != len(table):
+            raise PromptError(
+                f"The column '{name}' has {len(column)} entries for {len(table)} points; it must have one "
+                "for each."
+            )
     return [
         Point(round(frame), y, x, _whole("The object id of a point", object_id, 1), _polarity(label))
         for (frame, y, x), object_id, label in zip(table.tolist(), ids, labels, strict=True)
@@ -283,11 +313,20 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     PromptError
         If the file is missing, is neither, or holds a prompt that cannot be used.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"The prompts file '{path}' cannot be read: {error}.") from error
+    except FileNotFoundError:
+        raise PromptError(f"There is no prompts file '{path}'; check the path.") from None
+    except OSError as error:
+        raise PromptError(
+            f"The prompts file '{path}' cannot be read: {error.strerror}. Give a .csv or .json file that you "
+            "may read."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"The prompts file '{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from error
     if path.suffix.lower() == ".json":
         prompts = _prompts_from_json(text, path)
     elif path.suffix.lower() == ".csv":
@@ -303,9 +342,17 @@ def load_prompts(path: str | Path) -> list[Prompt]:
 
 
 def _points_from_csv(text: str, path: Path) -> Iterator[Point]:
-    reader = csv.DictReader(text.splitlines())
-    columns = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = columns
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        columns = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise PromptError(f"'{path}', line {reader.line_num}, is not CSV: {error}. Save it again.") from error
+    if "shape-type" in columns:
+        raise PromptError(
+            f"'{path}' was saved from a Shapes layer; give a CSV saved from a Points layer, or boxes as JSON."
+        )
     axes = sorted((c for c in columns if c.startswith("axis-") and c[5:].isdigit()), key=lambda c: int(c[5:]))
     if not axes:
         axes = [c for c in ("frame", "y", "x") if c in columns]
@@ -314,22 +361,23 @@ def _points_from_csv(text: str, path: Path) -> Iterator[Point]:
             f"'{path}' has the columns {', '.join(columns) or 'none'}; it must have axis-0, axis-1 and "
             "axis-2 (frame, y, x), as napari saves the points of a (T, Y, X) video."
         )
-    for line, row in enumerate(reader, start=2):
+    for line, row in rows:
         try:
-            frame, y, x = (float(row[axis]) for axis in axes)
-            _require_finite("A point", frame, y, x)
-            object_id = _whole("The object id of a point", row.get("object_id") or 1, 1)
+            if missing := [axis for axis in axes if not row[axis]]:
+                raise PromptError(f"{', '.join(map(repr, missing))} is missing.")
+            frame, y, x = (_number(f"'{axis}'", row[axis]) for axis in axes)
+            object_id = _whole("'object_id'", row.get("object_id") or 1, 1)
             label = row.get("label")
             yield Point(round(frame), y, x, object_id, True if label in (None, "") else _polarity(label))
-        except (TypeError, ValueError) as error:
+        except PromptError as error:
             raise PromptError(f"'{path}', line {line}: {error}") from error
 
 
 def _prompts_from_json(text: str, path: Path) -> list[Prompt]:
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PromptError(f"'{path}' is not valid JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"'{path}' is not valid JSON: {error}. Save it again.") from error
     try:
         return prompts_from_dict(document)
     except PromptError as error:
@@ -356,25 +404,34 @@ def prompts_from_dict(document: Any) -> list[Prompt]:
             f"Unknown key {', '.join(map(repr, unknown))}; known: 'version', 'points', 'boxes', 'masks'."
         )
     prompts: list[Prompt] = []
-    for kind in ("masks", "boxes", "points"):  # a mask first: clicks and boxes on its frame refine it
-        for number, entry in enumerate(document.get(kind, [])):
+    for kind in _ENTRY_KEYS:
+        entries = document.get(kind, [])
+        if not isinstance(entries, list):
+            raise PromptError(f"'{kind}' is {entries!r:.40}; it must be a list.")
+        for number, entry in enumerate(entries):
             try:
-                prompts.append(_prompt_from_entry(kind, dict(entry)))
-            except (KeyError, TypeError, ValueError) as error:
-                reason = f"{error} is missing" if isinstance(error, KeyError) else error
-                raise PromptError(f"entry {number} of '{kind}': {reason}") from error
+                prompts.append(_prompt_from_entry(kind, entry))
+            except PromptError as error:
+                raise PromptError(f"Entry {number} of '{kind}': {error}") from error
     return prompts
 
 
-def _prompt_from_entry(kind: str, entry: dict[str, Any]) -> Prompt:
-    frame, object_id = entry["frame"], entry.get("object_id", 1)
+def _prompt_from_entry(kind: str, entry: Any) -> Prompt:
+    needed, optional = _ENTRY_KEYS[kind]
+    if not isinstance(entry, dict):
+        raise PromptError(f"it is {entry!r:.40}; it must be an object with {', '.join(map(repr, needed))}.")
+    if missing := [key for key in needed if key not in entry]:
+        raise PromptError(f"{', '.join(map(repr, missing))} is missing.")
+    if unknown := sorted(set(entry) - {*needed, *optional}):
+        known = ", ".join(map(repr, (*needed, *optional)))
+        raise PromptError(f"unknown key {', '.join(map(repr, unknown))}; known: {known}.")
+    object_id = entry.get("object_id", 1)
+    values = {key: entry[key] for key in needed}
     if kind == "points":
-        positive = _polarity(entry.get("label", 1))
-        return Point(frame, float(entry["y"]), float(entry["x"]), object_id, positive)
+        return Point(**values, object_id=object_id, positive=_polarity(entry.get("label", 1)))
     if kind == "boxes":
-        y0, x0, y1, x1 = (float(entry[key]) for key in ("y0", "x0", "y1", "x1"))
-        return Box(frame, y0, x0, y1, x1, object_id)
-    return Mask(frame, _mask_from_runs(entry["shape"], entry["runs"]), object_id)
+        return Box(**values, object_id=object_id)
+    return Mask(entry["frame"], _mask_from_runs(entry["shape"], entry["runs"]), object_id)
 
 
 def _runs_from_mask(mask: BoolArray) -> list[int]:
@@ -386,10 +443,16 @@ def _runs_from_mask(mask: BoolArray) -> list[int]:
 
 
 def _mask_from_runs(shape: Sequence[int], runs: Sequence[int]) -> BoolArray:
+    if not isinstance(shape, Sequence) or len(shape) != 2:
+        raise PromptError(f"the shape of a mask is {shape!r:.40}; it must be [height, width].")
     height, width = (_whole("The shape of a mask", n, 1) for n in shape)
+    if not isinstance(runs, Sequence) or not all(type(n) is int and 0 <= n <= height * width for n in runs):
+        raise PromptError(f"the runs of a mask are {runs!r:.40}; they must be a list of whole numbers.")
     lengths = np.asarray(runs, dtype=np.int64)
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-        raise PromptError(f"the runs of a mask must add up to its {height} x {width} pixels.")
+    if sum(runs) != height * width:
+        raise PromptError(
+            f"the runs of a mask add up to {sum(runs)}; they must add up to its {height} x {width} pixels."
+        )
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(height, width)
 
@@ -414,11 +477,26 @@ def prompts_to_dict(prompts: Iterable[Prompt]) -> dict[str, Any]:
 
 
 def save_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
-    """Write prompts as JSON; the file is replaced in one step."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(prompts_to_dict(prompts), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write prompts as JSON; the file is replaced in one step.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    path = Path(path).expanduser()
+    text = json.dumps(prompts_to_dict(prompts), indent=1) + "\n"
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The prompts cannot be written to '{path}': {error.strerror}. Choose another file."
+        ) from error
 
 
 def as_prompts(prompts: Any) -> list[Prompt]:
@@ -441,6 +519,11 @@ def as_prompts(prompts: Any) -> list[Prompt]:
         return list(points_from_table(prompts.data, prompts.features))
     if isinstance(prompts, np.ndarray):
         return list(points_from_table(prompts))
+    if not isinstance(prompts, Iterable):
+        raise PromptError(
+            f"The prompts are {prompts!r:.60}; give Point, Box and Mask objects, a .csv or .json file, or "
+            "rows of (frame, y, x)."
+        )
     entries = list(prompts)
     if all(isinstance(p, (Point, Box, Mask)) for p in entries):
         return entries

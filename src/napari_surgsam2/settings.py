@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -16,7 +17,14 @@ class _Settings:
     """What all settings share: a validated `replace`, and a plain form that refuses unknown keys."""
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with `changes` made, validated like a new one."""
+        """Return a copy with `changes` made, validated like a new one.
+
+        Raises
+        ------
+        UsageError
+            If a name is unknown or a value is out of its range.
+        """
+        self._refuse_unknown(changes)
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
@@ -32,20 +40,29 @@ class _Settings:
         UsageError
             If a key is unknown or a value is out of its range.
         """
+        cls._refuse_unknown(values)
+        return cls(**values)
+
+    @classmethod
+    def _refuse_unknown(cls, values: Mapping[str, Any]) -> None:
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(values) - known):
             raise UsageError(
                 f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; "
                 f"it has: {', '.join(sorted(known))}."
             )
-        return cls(**values)
 
-
-def _require_integer(name: str, value: Any, at_least: int, at_most: int | None = None) -> None:
-    inside = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-    if not inside or (at_most is not None and value > at_most):
-        rule = f"at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
-        raise UsageError(f"{name} is {value!r}; it must be a whole number, {rule}.")
+    def _require_integer(self, name: str, at_least: int, at_most: int | None = None) -> None:
+        """Check a setting, and make it an int where it is one of numpy's."""
+        value = getattr(self, name)
+        try:
+            number = at_least - 1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            number = at_least - 1
+        if number < at_least or (at_most is not None and number > at_most):
+            rule = f"at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+            raise UsageError(f"{name} is {value!r}; it must be a whole number, {rule}.")
+        object.__setattr__(self, name, number)
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class PruningSettings(_Settings):
     prune_frames: int = 2
 
     def __post_init__(self) -> None:
-        _require_integer("prune_frames", self.prune_frames, at_least=0)
+        self._require_integer("prune_frames", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -106,11 +123,9 @@ class TrackingSettings(_Settings):
             object.__setattr__(self, "pruning", PruningSettings.from_dict(self.pruning))
         if not isinstance(self.pruning, PruningSettings):
             raise UsageError(f"pruning is {self.pruning!r}; it must be a PruningSettings.")
-        _require_integer("max_conditioning_frames", self.max_conditioning_frames, at_least=2)
-        _require_integer("fill_holes", self.fill_holes, at_least=0)
-        _require_integer("remove_speckles", self.remove_speckles, at_least=0)
-        _require_integer("feature_cache_bytes", self.feature_cache_bytes, at_least=0)
-        _require_integer("memory_bytes", self.memory_bytes, at_least=0)
-        _require_integer("read_ahead", self.read_ahead, at_least=0, at_most=256)
+        self._require_integer("max_conditioning_frames", at_least=2)
+        for name in ("fill_holes", "remove_speckles", "feature_cache_bytes", "memory_bytes"):
+            self._require_integer(name, at_least=0)
+        self._require_integer("read_ahead", at_least=0, at_most=256)
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UsageError(f"precision is {self.precision!r}; it must be 'auto', 'float32' or 'bfloat16'.")

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.helpers.clips import moving_blobs
-from tests.helpers.weights import rule_network
 
 from napari_surgsam2 import PruningSettings, Tracker, TrackingSettings
 from napari_surgsam2.checkpoints import Model
+from tests.helpers.clips import moving_blobs
+from tests.helpers.weights import rule_network
 
 PLAIN = TrackingSettings(pruning=PruningSettings(0))
 

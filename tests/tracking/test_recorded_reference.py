@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.helpers.weights import rule_state_dict
 
 from napari_surgsam2 import PruningSettings, Tracker, TrackingSettings
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.network import Sam2Network, config_from_state_dict
+from tests.helpers.weights import rule_state_dict
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 TOLERANCE = 2e-3

@@ -14,6 +14,7 @@ from .registry import RegistryEntry
 Progress: TypeAlias = Callable[[int, int | None], None]
 
 _ZIP_MAGIC = b"PK\x03\x04"  # what torch.save writes begins with it
+_CHUNK = 2**17  # bytes from one report of progress to the next
 _TIMEOUT = 30.0  # seconds without an answer or without a byte
 
 
@@ -26,8 +27,9 @@ class _ProgressBar:
         self._done = 0
 
     def update(self, n: int) -> None:
-        self._done += n
-        self._progress(self._done, self.total or self._known_total)
+        total = self.total or self._known_total
+        self._done += n  # pooch counts the last chunk as if it were full
+        self._progress(self._done if total is None else min(self._done, total), total)
 
     def reset(self) -> None:
         """At the end pooch resets the bar and fills it; what was counted is right already."""
@@ -86,13 +88,14 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
             known_hash=None if expected is None else f"sha256:{expected}",
             fname=entry.file,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=_TIMEOUT),
+            downloader=pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK, timeout=_TIMEOUT),
         )
     except requests.exceptions.RequestException as error:
         raise CheckpointError(_by_hand(entry, f"could not be downloaded ({_reason(error)})")) from error
     except ValueError as error:  # pooch's word for a digest that differs
+        other = "that of the first download" if entry.sha256 is None else "the published one"
         raise CheckpointError(
-            _by_hand(entry, "was not downloaded whole: its SHA-256 is not the published one")
+            _by_hand(entry, f"did not arrive as it should: the SHA-256 is not {other}")
         ) from error
     except OSError as error:
         raise CheckpointError(
@@ -118,7 +121,10 @@ def verify(entry: RegistryEntry) -> str | None:
         If the file is missing or damaged.
     """
     if not entry.path.is_file():
-        raise CheckpointError(_by_hand(entry, "has not been downloaded"))
+        raise CheckpointError(
+            f"The model '{entry.name}' has not been downloaded: there is no '{entry.path}'. Download it with "
+            f"'napari-surgsam2 models download {entry.name}'."
+        )
     _check_size(entry)
     expected = expected_digest(entry)
     if expected is not None and (found := _sha256(entry.path)) != expected:

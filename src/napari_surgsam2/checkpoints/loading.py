@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +88,12 @@ def load_model(
         If the file is missing, damaged, unsafe or of another network.
     """
     chosen = resolve_device(device)  # before a long download
+    if image_size is not None:
+        check_image_size(image_size)
     path, default_size = _locate(name_or_path, progress)
     state, metadata = read_checkpoint(path)
     network = build_network(state, metadata, path)
-    size = image_size or int(metadata.get(IMAGE_SIZE_KEY, default_size))
-    check_image_size(size)
+    size = _own_image_size(metadata, path, default_size) if image_size is None else image_size
     return Model(str(name_or_path), path, network.to(chosen).eval(), size, chosen)
 
 
@@ -124,11 +126,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise DeviceError(f"The device is '{device}'; it must be auto, cpu, cuda, cuda:N or mps.")
     here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if cuda else []
     here = ["cpu", *here, *(["mps"] if mps else [])]
-    wanted = f"cuda:{chosen.index or 0}" if chosen.type == "cuda" else chosen.type
+    number = chosen.index or 0
+    wanted = f"{chosen.type}:{number}" if chosen.type == "cuda" or number else chosen.type
     if wanted not in here:
+        driver = "; for CUDA, install the build of PyTorch for your graphics driver"
         raise DeviceError(
             f"The device '{device}' is not there; this machine has: {', '.join(here)}. Use one of these, or "
-            "'auto'; for CUDA, install the build of PyTorch for your graphics driver."
+            f"'auto'{driver if chosen.type == 'cuda' and not cuda else ''}."
         )
     return chosen
 
@@ -141,18 +145,26 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     CheckpointError
         If the file is missing or is not a checkpoint.
     """
+    if path.is_dir():
+        raise CheckpointError(f"'{path}' is a folder; a checkpoint is a file. Give the file itself.")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at '{path}'; check the path.")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the errors below say more
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read: {error.strerror}. Change its permissions, or copy it."
+        ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"'{path}' is not a checkpoint that can be read safely: it is no PyTorch file, or it holds code "
             "besides parameters. Save its parameters alone, with torch.save(model.state_dict(), file)."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         raise CheckpointError(
             f"'{path}' cannot be read as a PyTorch checkpoint; it may be truncated or of another kind. "
             "Download or copy it again."
@@ -175,14 +187,20 @@ def build_network(state: Mapping[str, Tensor], metadata: Mapping[str, str], path
         If they are of another network, or some are missing.
     """
     text = metadata.get(CONFIG_KEY)
-    config = NetworkConfig.from_json(text) if text else config_from_state_dict(state)
-    if config is None:
-        some = ", ".join(list(state)[:3]) or "none"
+    try:
+        config = NetworkConfig.from_json(text) if text else config_from_state_dict(state)
+        network = None if config is None else Sam2Network(config)
+    except Exception as error:  # what stands in the file may be anything
         raise CheckpointError(
-            f"'{path}' is not a checkpoint of SAM 2, SAM 2.1 or Surgical SAM 2 (its parameters: {some}, "
-            "...); use one of these."
+            f"'{path}' describes a network that cannot be made ({type(error).__name__}: {error}). Download "
+            "or save it again."
+        ) from error
+    if network is None:
+        some = ", ".join(list(state)[:3])
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint of SAM 2, SAM 2.1 or Surgical SAM 2 "
+            f"({f'its parameters: {some}, ...' if some else 'it has no parameters'}); use one of these."
         )
-    network = Sam2Network(config)
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
     wrong = [f"{k} is missing" for k in expected if k not in found]
@@ -203,13 +221,31 @@ def _locate(name_or_path: str | Path, progress: Progress | None) -> tuple[Path, 
     return ensure_downloaded(entry, progress), entry.image_size
 
 
+def _own_image_size(metadata: Mapping[str, str], path: Path, default: int) -> int:
+    """Return the input size that a checkpoint was made for."""
+    text = metadata.get(IMAGE_SIZE_KEY, str(default))
+    try:
+        size = int(text)
+        check_image_size(size)
+    except ValueError as error:
+        raise CheckpointError(
+            f"'{path}' says that it is for an image size of '{text}', which cannot be used; choose one with "
+            "--image-size (image_size=...)."
+        ) from error
+    return size
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             return {k: file.get_tensor(k).float() for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except PermissionError as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read: {error.strerror}. Change its permissions, or copy it."
+        ) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"'{path}' cannot be read as safetensors; it may be truncated or of another kind. Download or "
             "copy it again."

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from typing import NoReturn
 
 import typer
+from rich.markup import escape
 
 from napari_surgsam2.errors import SurgSam2Error
 
@@ -42,14 +45,16 @@ def _main(
 
 def main() -> None:
     """Run the command line; leave with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    # what tifffile logs of damaged files is said in notes and errors of our own
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
         app()
     except SurgSam2Error as error:
-        error_console.print(f"[bold red]Error:[/] {_escaped(error)}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except MemoryError as error:
+        _fail(f"There is not enough memory ({error}); use a smaller video, model or image size.", 1)
 
 
-def _escaped(error: SurgSam2Error) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
+def _fail(message: str, exit_code: int) -> NoReturn:
+    error_console.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(exit_code)

@@ -7,11 +7,12 @@ import json
 from typing import Annotated
 
 import typer
+from rich.progress import TaskID
 from rich.table import Table
 
 from napari_surgsam2.checkpoints.registry import DEFAULT_MODEL
 
-from .console import error_console, frame_progress
+from .console import error_console, frame_progress, interruption_says, print_table
 
 
 def bench(
@@ -43,8 +44,15 @@ def bench(
 
     loaded, random = bench_model(model, image_size, device)
     cases = [BenchmarkCase(n, m) for n in objects for m in prune_frames]
-    with frame_progress() as bar:
-        task = bar.add_task("Benchmark", total=None)
+    with frame_progress() as bar, interruption_says("Stopped before the numbers were there."):
+        task: TaskID | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                task = bar.add_task("Benchmark", total=total)
+            bar.update(task, completed=done)
+
         timings = run_benchmark(
             loaded,
             cases,
@@ -52,7 +60,7 @@ def bench(
             rounds,
             video_size,
             precision,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=show,
         )
     weights = "random weights" if random else "its weights"
     error_console.print(
@@ -72,4 +80,4 @@ def bench(
         rest = t.frame_seconds - sum(t.stages.values())
         row = [f"{1 / t.frame_seconds:.2f}", *stages, f"{1e3 * rest:.1f}", f"{1e3 * t.frame_seconds:.1f}"]
         table.add_row(str(t.case.objects), str(t.case.prune_frames), *row)
-    error_console.print(table)
+    print_table(table)

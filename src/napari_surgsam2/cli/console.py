@@ -1,6 +1,10 @@
-"""Messages and progress, all on the standard error stream."""
+"""Messages and progress, all on the standard error stream, and tables on the standard output."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -10,13 +14,56 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
+from napari_surgsam2.errors import SurgSam2Error
+
 error_console = Console(stderr=True, highlight=False)
+
+
+class InterruptedRunError(SurgSam2Error):
+    """The user stopped a command."""
+
+    exit_code = 130
+
+
+@contextmanager
+def interruption_says(message: str) -> Iterator[None]:
+    """Turn Ctrl+C into an error with a message."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(message) from None
+
+
+def print_table(table: Table) -> None:
+    """Print a table on the standard output; a pipe, which has no width, gets every row on one line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 400
+    console.print(table)
+
+
+class _Progress(Progress):
+    """Bars that begin to show with the first task, so that nothing is printed where there is none."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.live.is_started:
+            self.stop()
+
+    def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
+        task = super().add_task(*args, **kwargs)
+        self.start()
+        return task
 
 
 class FramesPerSecond(ProgressColumn):
@@ -30,7 +77,7 @@ class FramesPerSecond(ProgressColumn):
 
 def frame_progress() -> Progress:
     """Return a bar that counts frames, with frames/s and time left."""
-    return Progress(
+    return _Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -42,7 +89,7 @@ def frame_progress() -> Progress:
 
 def download_progress() -> Progress:
     """Return a bar that counts bytes."""
-    return Progress(
+    return _Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from napari_surgsam2.checkpoints.registry import DEFAULT_MODEL, cache_folder, registry, registry_entry
 
-from .console import download_progress, error_console
+from .console import download_progress, error_console, interruption_says, print_table
 
 if TYPE_CHECKING:
     from napari_surgsam2.checkpoints import RegistryEntry
@@ -26,7 +26,7 @@ def list_models() -> None:
         here = "downloaded" if entry.path.is_file() else ""
         default = " (default)" if entry.name == DEFAULT_MODEL else ""
         table.add_row(entry.name + default, here, _size(entry), f"{entry.image_size} px", entry.about)
-    _print(table)
+    print_table(table)
     error_console.print(f"Downloaded models are kept in {cache_folder()}", markup=False, soft_wrap=True)
 
 
@@ -43,7 +43,7 @@ def info(name: Name) -> None:
     table.add_row("address", entry.url)
     table.add_row("file", str(entry.path))
     table.add_row("downloaded", "yes" if entry.path.is_file() else "no")
-    _print(table)
+    print_table(table)
 
 
 @app.command()
@@ -52,7 +52,7 @@ def download(name: Name) -> None:
     from napari_surgsam2.checkpoints import ensure_downloaded
 
     entry = registry_entry(name)
-    with download_progress() as bar:
+    with download_progress() as bar, interruption_says(f"Stopped; nothing of {name} was kept."):
         task = bar.add_task(name, total=entry.bytes)
         path = ensure_downloaded(entry, lambda done, total: bar.update(task, completed=done, total=total))
         bar.update(task, completed=path.stat().st_size, total=path.stat().st_size)
@@ -72,12 +72,3 @@ def verify(name: Name) -> None:
 
 def _size(entry: RegistryEntry) -> str:
     return "not known" if entry.bytes is None else f"{entry.bytes / 1e6:.0f} MB"
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe has no width: keep every row on one line
-        console.width = 400
-    console.print(table)

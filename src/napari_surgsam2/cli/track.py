@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_surgsam2.checkpoints.registry import DEFAULT_MODEL
-from napari_surgsam2.errors import PromptError, UsageError
-from napari_surgsam2.prompts import Box, Point, Prompt, load_prompts, masks_from_labels
+from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
+from napari_surgsam2.prompts import Box, Mask, Point, Prompt, load_prompts, masks_from_labels
 from napari_surgsam2.settings import PruningSettings, TrackingSettings
 
-from .console import error_console, frame_progress
+from .console import InterruptedRunError, error_console, frame_progress, interruption_says
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -98,7 +98,11 @@ def track(
     ] = DirectionChoice.BOTH,
     frames: Annotated[
         str | None,
-        typer.Option(help="Only frames A up to, not including, B.", metavar="A:B", show_default=False),
+        typer.Option(
+            help="Only frames A up to, not including, B; A: goes to the end.",
+            metavar="A:B",
+            show_default=False,
+        ),
     ] = None,
     preview: Annotated[
         Path | None,
@@ -114,10 +118,16 @@ def track(
 
     An example: napari-surgsam2 track clip.mp4 --point 0,120,200 -o masks.tif --preview overlay.mp4
     """
+    if not video:
+        raise UsageError("The video is ''; give a video file, TIFF stack, zarr, or folder of frames.")
     chosen = [_point(text) for text in point] + [_box(text) for text in box]
     chosen += [p for text in mask for p in _masks(text)] + [p for path in prompts for p in load_prompts(path)]
     if not chosen:
         raise PromptError("There are no prompts; give --point, --box, --mask or --prompts.")
+    chosen.sort(
+        key=lambda prompt: not isinstance(prompt, Mask)
+    )  # clicks and boxes refine a mask given before
+    _keep_inputs([video, *(text.rpartition("@")[0] for text in mask), *prompts], output, preview)
     settings = TrackingSettings(
         pruning=PruningSettings(prune_frames), fill_holes=fill_holes, remove_speckles=remove_speckles
     )
@@ -134,14 +144,21 @@ def track(
         image_size=image_size,
         settings=settings,
         direction=direction.value,
-        frames=None if frames is None else _frame_range(frames),
+        frames=None if frames is None else _frame_range(frames, video),
         preview=preview,
         overwrite=force,
         resume=resume,
     )
     progress = _RunProgress()
     try:
-        with frame_progress() as progress.bar, _interruptible() as should_stop:
+        with (
+            interruption_says(
+                "Stopped at once; the frames that were finished are kept. Go on with the same command and "
+                "--resume."
+            ),
+            frame_progress() as progress.bar,
+            _interruptible(progress) as should_stop,
+        ):
             outcome = run_job(job, progress.reporting(should_stop))
     except AlreadyCompleteError as done:
         error_console.print(str(done), markup=False, soft_wrap=True)
@@ -160,6 +177,7 @@ class _RunProgress:
     bar: Progress
 
     def __init__(self) -> None:
+        self.is_tracking = False  # between the first and the last frame
         self._task: TaskID | None = None
         self._download: TaskID | None = None
         self._drawing: TaskID | None = None
@@ -198,6 +216,7 @@ class _RunProgress:
         error_console.print(f"Model {model.name} at {size} on {model.device}", markup=False, soft_wrap=True)
 
     def _on_tracked(self, _: FrameResult, done: int, total: int) -> None:
+        self.is_tracking = done < total
         if self._task is None:
             self._task = self.bar.add_task("Tracking", total=total, completed=done - 1)
         self.bar.update(self._task, completed=done, total=total)
@@ -233,21 +252,29 @@ def _tell(summary: dict[str, Any], outcome: TrackOutcome) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl+C (and SIGTERM) end the run after the frame under way, and a second Ctrl+C at once."""
+def _interruptible(progress: _RunProgress) -> Iterator[Callable[[], bool]]:
+    """Let Ctrl+C (and SIGTERM) end the tracking after the frame under way, and all else at once.
+
+    A second one ends the tracking at once, too.
+    """
     asked = False
 
     def stop(signum: int, _: object) -> None:
         nonlocal asked
-        if asked:
+        again, asked = asked, True
+        if again or not progress.is_tracking:
             raise KeyboardInterrupt
-        asked = True
         error_console.print("Stopping after this frame; press Ctrl+C again to stop at once.")
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    # What runs in the background of a script ignores Ctrl+C, and goes on doing so.
+    signals = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
     before = [signal.signal(s, stop) for s in signals]
     try:
         yield lambda: asked
+    except SurgSam2Error as error:
+        if asked and error.exit_code != InterruptedRunError.exit_code:
+            raise KeyboardInterrupt from error  # some libraries turn it into an error of their own
+        raise
     finally:
         for s, handler in zip(signals, before, strict=True):
             signal.signal(s, handler)
@@ -279,17 +306,41 @@ def _box(text: str) -> Prompt:
 
 def _masks(text: str) -> list[Prompt]:
     file, at, frame = text.rpartition("@")
-    if not at or not frame.isdigit():
+    if not (file and at and frame.isdecimal()):
         raise UsageError(f"--mask is '{text}'; it must be FILE@FRAME, such as first.png@0.")
     from napari_surgsam2.masks import read_labels
 
     labels = read_labels(file)
     if labels.ndim == 3 and labels.shape[0] == 1:
         labels = labels[0]
+    if labels.ndim == 3:
+        raise UsageError(f"--mask is '{text}'; '{file}' holds {labels.shape[0]} images, it must hold one.")
     return list(masks_from_labels(int(frame), labels))
 
 
-def _frame_range(text: str) -> tuple[int, int]:
+def _keep_inputs(inputs: Iterable[str | Path], output: Path, preview: Path | None) -> None:
+    """Raise UsageError if an output would take the place of an input, which not even --force may do."""
+    sources = [Path(path).expanduser() for path in inputs]
+    for option, target in (("-o", output), ("--preview", preview)):
+        if target is None:
+            continue
+        place = target.resolve()
+        for source in sources:
+            same = target.exists() and source.exists() and target.samefile(source)
+            if same or place in (source.resolve(), *source.resolve().parents):
+                raise UsageError(
+                    f"{option} is '{target}', in the place of the input '{source}', which is never replaced; "
+                    "choose another output."
+                )
+    video = sources[0]
+    if output.suffix.lower() in (".tif", ".tiff") and output.resolve().parent == video.resolve():
+        raise UsageError(
+            f"-o is '{output}', among the frames in the folder '{video}', and would be taken for one of "
+            "them; choose another output."
+        )
+
+
+def _frame_range(text: str, video: str) -> tuple[int, int]:
     first, colon, last = text.partition(":")
     try:
         if not colon:
@@ -298,5 +349,8 @@ def _frame_range(text: str) -> tuple[int, int]:
     except ValueError:
         raise UsageError(f"--frames is '{text}'; it must be A:B with whole numbers, such as 0:100.") from None
     if high is None:
-        raise UsageError(f"--frames is '{text}'; say where it ends, such as {low}:100.")
+        from napari_surgsam2.video import open_video
+
+        with closing(open_video(video)) as opened:
+            high = opened.n_frames
     return low, high

@@ -19,6 +19,8 @@ from .movie_checks import examine
 from .movie_decoder import Decoder
 from .movie_index import MovieIndex
 
+# Pictures kept: a few while frames are only read forward, many once somebody has gone back.
+FORWARD_CACHE_BYTES = 16 * 2**20
 CACHE_BYTES = 128 * 2**20
 # A stream with gradual refresh is whole only some key frames after the one that decoding began at.
 ENTRIES_TRIED = 3
@@ -28,7 +30,7 @@ class Movie(Video):
     """A video file; frame `i` is the `i`-th one shown, whatever the frame rate does.
 
     The next frame is decoded on; another one from the key frame before it. Recently decoded pictures are
-    kept, up to 128 MiB, so that stepping back is cheap. A rotation that the file asks for is applied.
+    kept, up to 128 MiB once a frame before the last one was asked for, so that stepping back is cheap. A rotation that the file asks for is applied.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Movie(Video):
         self._reformatter = VideoReformatter()
         self._pictures: OrderedDict[int, Any] = OrderedDict()
         self._kept_bytes = 0
+        self._cache_bytes = FORWARD_CACHE_BYTES
         self._last: int | None = None
         self._undecodable: set[int] = set()
 
@@ -55,6 +58,8 @@ class Movie(Video):
         return Movie(self._index, self._rotation, self._coded_size, self._info, self._contrast)
 
     def _read(self, index: int) -> NDArray[Any]:
+        if self._last is not None and index < self._last:
+            self._cache_bytes = CACHE_BYTES
         picture = self._pictures.get(index)
         if picture is None and index not in self._undecodable:
             picture = self._decode(index)
@@ -132,7 +137,7 @@ class Movie(Video):
             return
         self._pictures[frame] = picture
         self._kept_bytes += _picture_bytes(picture)
-        while self._kept_bytes > CACHE_BYTES and len(self._pictures) > 1:
+        while self._kept_bytes > self._cache_bytes and len(self._pictures) > 1:
             _, oldest = self._pictures.popitem(last=False)
             self._kept_bytes -= _picture_bytes(oldest)
 
