@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from napari_surgsam2.checkpoints import Model, load_model
 from napari_surgsam2.checkpoints.loading import CONFIG_KEY, IMAGE_SIZE_KEY
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import TINY_CONFIG, rule_network
+
+# Threads that wait for one another on a machine with other work make the small networks here slower.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

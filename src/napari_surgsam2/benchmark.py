@@ -245,6 +245,6 @@ def _used_precision(model: Model, settings: TrackingSettings) -> str:
 
 def _parse_size(text: str) -> tuple[int, int]:
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 64):
+    if not (cross and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= 64):
         raise UsageError(f"The video size is '{text}'; it must be YxX, each at least 64, such as 1080x1920.")
     return int(height), int(width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .checkpoints import DEFAULT_MODEL, Model, Progress, load_model
-from .errors import OutputError, UsageError
-from .masks import LabelVolume, check_preview, read_labels, write_preview
+from .errors import OutputError
+from .masks import (
+    AlreadyCompleteError,
+    LabelVolume,
+    check_preview,
+    read_labels,
+    refuse_to_replace,
+    write_preview,
+)
 from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
 from .settings import MEBIBYTE, TrackingSettings
-from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state
+from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state, visited_range
 from .video import Video, open_video
 
 IN_MEMORY_BYTES = 512 * MEBIBYTE
@@ -51,7 +60,7 @@ class TrackJob:
     image_size: int | None = None
     settings: TrackingSettings = field(default_factory=TrackingSettings)
     direction: Direction = "both"
-    frames: tuple[int, int] | None = None
+    frames: tuple[int, int | None] | None = None
     preview: str | Path | None = None
     overwrite: bool = False
     resume: bool = False
@@ -124,7 +133,7 @@ def track(
     image_size: int | None = None,
     settings: TrackingSettings | None = None,
     direction: Direction = "both",
-    frames: tuple[int, int] | None = None,
+    frames: tuple[int, int | None] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     in_memory_bytes: int = IN_MEMORY_BYTES,
@@ -153,8 +162,9 @@ def track(
         The defaults if left out.
     direction : {"forward", "backward", "both"}
         From the earliest prompted frame on, or before it, or both.
-    frames : (int, int), optional
-        Only frames from the first number up to, but not including, the second; others stay background.
+    frames : (int, int or None), optional
+        Only frames from the first number up to, but not including, the second, or to the end; others stay
+        background.
     overwrite : bool
         Replace an existing output; it stays until the new one is complete.
     resume : bool
@@ -216,41 +226,61 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
     try:
         say.opened(video)
         check_prompts(prompts, video.shape)
-        _check_frames(job.frames, video.n_frames)
-        if job.preview is not None:
-            check_preview(job.preview, overwrite=job.overwrite)
-        with LabelVolume.create(
-            job.output,
-            video.shape,
-            max(p.object_id for p in prompts),
-            overwrite=job.overwrite,
-            resume=job.resume,
-            run=_identity(job, video, prompts),
-            in_memory_bytes=job.in_memory_bytes,
-        ) as volume:
-            model = _model(job, say)
-            say.loaded(model)
-            # A run never comes back to a frame: only prompted frames are worth keeping features of.
-            cache = min(job.settings.feature_cache_bytes, _FEATURE_CACHE_BYTES)
-            tracker = Tracker(model, video, job.settings.replace(feature_cache_bytes=cache))
-            try:
-                present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
-            finally:
-                tracker.close()
-            made = volume.finish()
-        labels = read_labels(made) if isinstance(made, Path) else made
+        frames = visited_range(job.frames, video.n_frames)
+        for target in (job.output, job.preview):
+            refuse_to_replace([] if video.path is None else [video.path], target)
+        try:
+            made, present, tracked, seconds = _make_labels(
+                dataclasses.replace(job, frames=frames), video, prompts, say
+            )
+        except AlreadyCompleteError:
+            if job.output is None or job.preview is None or Path(job.preview).exists():
+                raise
+            # All that is missing is the preview.
+            made, present, tracked, seconds = Path(job.output).absolute(), {}, 0, 0.0
+        saved = isinstance(made, Path)
+        labels = read_labels(made) if saved else made
         preview = None
         if job.preview is not None:
-            low, high = job.frames or (0, video.n_frames)
-            shown = range(low, high)
             preview = write_preview(
-                job.preview, video, labels, frames=shown, overwrite=job.overwrite, progress=say.drawn
+                job.preview,
+                video,
+                labels,
+                frames=range(*frames),
+                overwrite=job.overwrite,
+                progress=say.drawn,
             )
-        output = made if isinstance(made, Path) else None
-        return TrackOutcome(labels, output, preview, tracked, seconds, present)
+        return TrackOutcome(labels, made if saved else None, preview, tracked, seconds, present)
     finally:
         if video is not job.video:
             video.close()
+
+
+def _make_labels(
+    job: TrackJob, video: Video, prompts: list[Prompt], say: Reporting
+) -> tuple[Any, dict[int, int], int, float]:
+    """Return the finished labels or their path, frames present by object, frames tracked, and seconds."""
+    with LabelVolume.create(
+        job.output,
+        video.shape,
+        max(p.object_id for p in prompts),
+        overwrite=job.overwrite,
+        resume=job.resume,
+        run=_identity(job, video, prompts),
+        in_memory_bytes=job.in_memory_bytes,
+    ) as volume:
+        if job.preview is not None:
+            check_preview(job.preview, overwrite=job.overwrite)
+        model = _model(job, say)
+        say.loaded(model)
+        # A run never comes back to a frame: only prompted frames are worth keeping features of.
+        cache = min(job.settings.feature_cache_bytes, _FEATURE_CACHE_BYTES)
+        tracker = Tracker(model, video, job.settings.replace(feature_cache_bytes=cache))
+        try:
+            present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
+        finally:
+            tracker.close()
+        return volume.finish(), present, tracked, seconds
 
 
 def _fill(
@@ -284,7 +314,8 @@ def _fill(
                 saved = time.monotonic()
     except BaseException:
         if state_path is not None and tracked:
-            save_state(tracker, propagation, state_path)
+            with contextlib.suppress(OutputError):  # what ended the run is told, not what follows from it
+                save_state(tracker, propagation, state_path)
         raise
     seconds = time.monotonic() - began
     return {object_id: int(frames.sum()) for object_id, frames in present.items()}, tracked, seconds
@@ -309,14 +340,6 @@ def _model(job: TrackJob, say: Reporting) -> Model:
     return load_model(job.model, image_size=job.image_size, device=job.device, progress=say.downloading)
 
 
-def _check_frames(frames: tuple[int, int] | None, n: int) -> None:
-    if frames is not None and not 0 <= frames[0] < frames[1] <= n:
-        raise UsageError(
-            f"The frames are {frames[0]}:{frames[1]}; the video has {n} frames, so that they must lie within "
-            f"0:{n}, the first below the second."
-        )
-
-
 def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str, Any]:
     """Return what must be the same for an interrupted run to be resumed, as JSON-ready values."""
     model = job.model.path if isinstance(job.model, Model) else job.model
@@ -333,7 +356,7 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
         "image_size": image_size,
         "settings": settings,
         "direction": job.direction,
-        "frames": None if job.frames is None else list(job.frames),
+        "frames": job.frames,
     }
 
 

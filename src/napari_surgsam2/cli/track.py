@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +14,10 @@ import typer
 
 from napari_surgsam2.checkpoints.registry import DEFAULT_MODEL
 from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
-from napari_surgsam2.prompts import Box, Mask, Point, Prompt, load_prompts, masks_from_labels
+from napari_surgsam2.prompts import Mask, load_prompts
 from napari_surgsam2.settings import PruningSettings, TrackingSettings
 
+from .arguments import parse_box, parse_frames, parse_masks, parse_point
 from .console import InterruptedRunError, error_console, frame_progress, interruption_says
 
 if TYPE_CHECKING:
@@ -120,19 +121,20 @@ def track(
     """
     if not video:
         raise UsageError("The video is ''; give a video file, TIFF stack, zarr, or folder of frames.")
-    chosen = [_point(text) for text in point] + [_box(text) for text in box]
-    chosen += [p for text in mask for p in _masks(text)] + [p for path in prompts for p in load_prompts(path)]
+    chosen = [parse_point(text) for text in point] + [parse_box(text) for text in box]
+    chosen += [p for text in mask for p in parse_masks(text)]
+    chosen += [p for path in prompts for p in load_prompts(path)]
     if not chosen:
         raise PromptError("There are no prompts; give --point, --box, --mask or --prompts.")
-    chosen.sort(
-        key=lambda prompt: not isinstance(prompt, Mask)
-    )  # clicks and boxes refine a mask given before
-    _keep_inputs([video, *(text.rpartition("@")[0] for text in mask), *prompts], output, preview)
+    chosen.sort(key=lambda prompt: not isinstance(prompt, Mask))  # clicks and boxes refine a mask
+    # torch takes seconds to import: mistakes on the command line are told before
+    from napari_surgsam2.masks import AlreadyCompleteError, refuse_to_replace
+
+    for target in (output, preview):
+        refuse_to_replace([video, *(text.rpartition("@")[0] for text in mask), *prompts], target)
     settings = TrackingSettings(
         pruning=PruningSettings(prune_frames), fill_holes=fill_holes, remove_speckles=remove_speckles
     )
-    # torch takes seconds to import: mistakes on the command line are told before
-    from napari_surgsam2.masks import AlreadyCompleteError
     from napari_surgsam2.pipeline import TrackJob, run_job
 
     job = TrackJob(
@@ -144,7 +146,7 @@ def track(
         image_size=image_size,
         settings=settings,
         direction=direction.value,
-        frames=None if frames is None else _frame_range(frames, video),
+        frames=None if frames is None else parse_frames(frames),
         preview=preview,
         overwrite=force,
         resume=resume,
@@ -278,79 +280,3 @@ def _interruptible(progress: _RunProgress) -> Iterator[Callable[[], bool]]:
     finally:
         for s, handler in zip(signals, before, strict=True):
             signal.signal(s, handler)
-
-
-def _numbers(option: str, text: str, form: str, parts: list[str]) -> list[float]:
-    try:
-        return [float(part) for part in parts]
-    except ValueError:
-        raise UsageError(f"{option} is '{text}'; it must be {form}, all numbers.") from None
-
-
-def _point(text: str) -> Prompt:
-    form = "FRAME,Y,X[,ID[,+|-]]"
-    parts = [part.strip() for part in text.split(",")]
-    if not 3 <= len(parts) <= 5 or (len(parts) == 5 and parts[4] not in ("+", "-")):
-        raise UsageError(f"--point is '{text}'; it must be {form}, such as 0,120,200 or 0,120,200,1,-.")
-    frame, y, x, object_id = _numbers("--point", text, form, [*parts[:4], "1"][:4])
-    return Point(frame, y, x, object_id, parts[-1] != "-")  # type: ignore[arg-type]  # checked there
-
-
-def _box(text: str) -> Prompt:
-    form = "FRAME,Y0,X0,Y1,X1[,ID]"
-    parts = [part.strip() for part in text.split(",")]
-    if not 5 <= len(parts) <= 6:
-        raise UsageError(f"--box is '{text}'; it must be {form}, such as 0,100,150,220,300.")
-    return Box(*_numbers("--box", text, form, parts))  # type: ignore[arg-type]  # checked there
-
-
-def _masks(text: str) -> list[Prompt]:
-    file, at, frame = text.rpartition("@")
-    if not (file and at and frame.isdecimal()):
-        raise UsageError(f"--mask is '{text}'; it must be FILE@FRAME, such as first.png@0.")
-    from napari_surgsam2.masks import read_labels
-
-    labels = read_labels(file)
-    if labels.ndim == 3 and labels.shape[0] == 1:
-        labels = labels[0]
-    if labels.ndim == 3:
-        raise UsageError(f"--mask is '{text}'; '{file}' holds {labels.shape[0]} images, it must hold one.")
-    return list(masks_from_labels(int(frame), labels))
-
-
-def _keep_inputs(inputs: Iterable[str | Path], output: Path, preview: Path | None) -> None:
-    """Raise UsageError if an output would take the place of an input, which not even --force may do."""
-    sources = [Path(path).expanduser() for path in inputs]
-    for option, target in (("-o", output), ("--preview", preview)):
-        if target is None:
-            continue
-        place = target.resolve()
-        for source in sources:
-            same = target.exists() and source.exists() and target.samefile(source)
-            if same or place in (source.resolve(), *source.resolve().parents):
-                raise UsageError(
-                    f"{option} is '{target}', in the place of the input '{source}', which is never replaced; "
-                    "choose another output."
-                )
-    video = sources[0]
-    if output.suffix.lower() in (".tif", ".tiff") and output.resolve().parent == video.resolve():
-        raise UsageError(
-            f"-o is '{output}', among the frames in the folder '{video}', and would be taken for one of "
-            "them; choose another output."
-        )
-
-
-def _frame_range(text: str, video: str) -> tuple[int, int]:
-    first, colon, last = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        low, high = int(first or 0), int(last) if last else None
-    except ValueError:
-        raise UsageError(f"--frames is '{text}'; it must be A:B with whole numbers, such as 0:100.") from None
-    if high is None:
-        from napari_surgsam2.video import open_video
-
-        with closing(open_video(video)) as opened:
-            high = opened.n_frames
-    return low, high

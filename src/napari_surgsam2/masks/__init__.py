@@ -4,6 +4,7 @@ Importing this needs numpy only; the libraries that read and write files are imp
 """
 
 from ._arrays import LabelArray
+from ._files import refuse_to_replace
 from ._overlay import overlay
 from .export import export, write_davis, write_tiff, write_zarr
 from .palette import object_color, voc_palette
@@ -21,6 +22,7 @@ __all__ = [
     "object_color",
     "overlay",
     "read_labels",
+    "refuse_to_replace",
     "voc_palette",
     "write_davis",
     "write_preview",

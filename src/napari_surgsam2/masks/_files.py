@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -58,6 +58,41 @@ def label_target(path: str | os.PathLike[str]) -> tuple[Path, Format]:
         f"The output {text!r} ends in {target.suffix!r}; labels are written as .tif or .tiff, as .zarr, or "
         f"as a folder of PNGs (a name without a suffix, or ending in {os.sep!r})."
     )
+
+
+def refuse_to_replace(
+    inputs: Iterable[str | os.PathLike[str]], target: str | os.PathLike[str] | None
+) -> None:
+    """Raise UsageError if an output would take the place of an input, which no option allows.
+
+    Parameters
+    ----------
+    inputs : iterable of path
+        The video and other files that are read; those that do not exist are passed over.
+    target : path or None
+        The output.
+    """
+    if target is None:
+        return
+    output = Path(target).expanduser()
+    place = output.resolve()
+    for path in inputs:
+        source = Path(path).expanduser()
+        same = output.exists() and source.exists() and output.samefile(source)
+        if same or (source.exists() and place in (source.resolve(), *source.resolve().parents)):
+            raise UsageError(
+                f"The output '{target}' is in the place of the input '{path}', which is never replaced; "
+                "choose another output."
+            )
+        if (
+            source.is_dir()
+            and output.suffix.lower() in (".tif", ".tiff")
+            and place.parent == source.resolve()
+        ):
+            raise UsageError(
+                f"The output '{target}' is among the frames in the folder '{path}', and would be taken for "
+                "one of them; choose another output."
+            )
 
 
 @contextlib.contextmanager

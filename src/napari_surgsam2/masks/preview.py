@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -90,8 +91,7 @@ def write_preview(
     Parameters
     ----------
     path : path
-        `.mp4`, `.mkv`, `.mov` or `.avi`. The file appears when complete; until then it is `<stem>.partial`
-        with the same suffix.
+        `.mp4`, `.mkv`, `.mov` or `.avi`. The file appears when complete.
     video : PreviewVideo
         The frames.
     labels : array-like, shape (T, Y, X)
@@ -127,7 +127,7 @@ def write_preview(
     if not chosen or (outside := next((t for t in chosen if not 0 <= t < video.n_frames), None)) is not None:
         wrong = f"Frame {outside} is chosen" if chosen else "No frame is chosen"
         raise UsageError(f"{wrong} for the preview; the video's frames are 0 to {video.n_frames - 1}.")
-    partial = target.with_name(f"{target.stem}.partial{target.suffix}")
+    partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.partial{target.suffix}")
     try:
         _encode(partial, target, video, labels, chosen, max_side, progress)
         with writing(target):

@@ -44,7 +44,7 @@ def read_labels(path: str | os.PathLike[str]) -> Any:
     """
     source = Path(path).absolute()
     if not source.exists():
-        raise UsageError(f"The labels {source} do not exist.")
+        raise UsageError(f"The labels {source} do not exist; check the path.")
     try:
         return _open(source)
     except UsageError:

@@ -1,6 +1,6 @@
 """Objects, memories, pruning, and the tracker itself."""
 
-from .propagation import Direction, Propagation
+from .propagation import Direction, Propagation, visited_range
 from .pruning import EfficientFramePruning, PruningStrategy
 from .result import FrameResult, MemoryUse
 from .state import load_state, save_state
@@ -16,4 +16,5 @@ __all__ = [
     "Tracker",
     "load_state",
     "save_state",
+    "visited_range",
 ]

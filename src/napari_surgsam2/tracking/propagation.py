@@ -19,6 +19,24 @@ if TYPE_CHECKING:
 Direction: TypeAlias = Literal["forward", "backward", "both"]
 
 
+def visited_range(frames: tuple[int, int | None] | None, n_frames: int) -> tuple[int, int]:
+    """Return the first frame of a range and the one after its last; None means all, or to the end.
+
+    Raises
+    ------
+    UsageError
+        If the range is empty or reaches beyond the video.
+    """
+    low, last = frames or (0, None)
+    high = n_frames if last is None else last
+    if not 0 <= low < high <= n_frames:
+        raise UsageError(
+            f"The frames are {low}:{high}; the video has {n_frames} frames, so that they must lie within "
+            f"0:{n_frames}, the first below the second."
+        )
+    return low, high
+
+
 class Propagation(Iterator[FrameResult]):
     """Iterator over the frames of a pass, made by `Tracker.propagate`; it may simply be dropped.
 
@@ -34,7 +52,7 @@ class Propagation(Iterator[FrameResult]):
         direction: Direction,
         start: int | None,
         stop: int | None,
-        frames: tuple[int, int] | None,
+        frames: tuple[int, int | None] | None,
         objects: Sequence[int] | None,
         resume: Mapping[str, Any] | None = None,
     ) -> None:
@@ -42,7 +60,7 @@ class Propagation(Iterator[FrameResult]):
             raise UsageError(f"direction is {direction!r}; it must be 'forward', 'backward' or 'both'.")
         self._tracker = tracker
         self._objects = None if objects is None else set(objects)
-        self._low, self._high = self._range(frames)
+        self._low, self._high = visited_range(frames, tracker.video.n_frames)
         self._start = self._first_frame(start)
         self._stop = self._last_frame(direction, stop)
         self._direction = direction
@@ -86,16 +104,6 @@ class Propagation(Iterator[FrameResult]):
             if max(entries) > self._low:  # the backward part is still to come, or under way
                 low, high = min(low, *entries), max(high, max(entries) + window)
         return range(max(low, 0), min(high + 1, self._tracker.video.n_frames))
-
-    def _range(self, frames: tuple[int, int] | None) -> tuple[int, int]:
-        n = self._tracker.video.n_frames
-        low, high = frames or (0, n)
-        if not 0 <= low < high <= n:
-            raise UsageError(
-                f"frames are {low}:{high}; the video has {n} frames, so that they must lie within 0:{n}, the "
-                "first below the second."
-            )
-        return low, high
 
     def _first_frame(self, start: int | None) -> int:
         prompted = [f for obj in self._chosen() for f in obj.prompts]

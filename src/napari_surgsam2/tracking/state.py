@@ -38,7 +38,13 @@ def save_state(tracker: Tracker, propagation: Propagation, path: Path) -> None:
         Its running propagation, between two frames.
     path : Path
         The file.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -64,8 +70,15 @@ def save_state(tracker: Tracker, propagation: Propagation, path: Path) -> None:
         )
     document = {"version": _VERSION, "propagation": propagation.state(), "objects": objects}
     partial = path.with_name(path.name + ".partial")
-    save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={_KEY: json.dumps(document)})
-    partial.replace(path)
+    try:
+        save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={_KEY: json.dumps(document)})
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"Where the run stands cannot be written to '{path}' ({error}); free space and go on with "
+            "--resume."
+        ) from error
 
 
 def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:

@@ -231,7 +231,7 @@ class Tracker:
         start: int | None = None,
         stop: int | None = None,
         *,
-        frames: tuple[int, int] | None = None,
+        frames: tuple[int, int | None] | None = None,
         objects: Sequence[int] | None = None,
         resume: Mapping[str, Any] | None = None,
     ) -> Propagation:
@@ -250,8 +250,8 @@ class Tracker:
             First frame; the earliest prompted frame (within `frames`) if left out.
         stop : int, optional
             Where to stop, not visited itself; for "both" the end of the forward pass.
-        frames : (int, int), optional
-            Only frames from the first number up to, but not including, the second are visited.
+        frames : (int, int or None), optional
+            Only frames from the first number up to, but not including, the second, or to the end.
         objects : sequence of int, optional
             Only these objects; all, and those that are added on the way, if left out.
         resume : mapping, optional

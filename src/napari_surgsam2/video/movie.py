@@ -30,7 +30,8 @@ class Movie(Video):
     """A video file; frame `i` is the `i`-th one shown, whatever the frame rate does.
 
     The next frame is decoded on; another one from the key frame before it. Recently decoded pictures are
-    kept, up to 128 MiB once a frame before the last one was asked for, so that stepping back is cheap. A rotation that the file asks for is applied.
+    kept so that stepping back is cheap: up to 128 MiB once that has happened, a few before. A rotation that
+    the file asks for is applied.
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class Movie(Video):
             self._undecodable.add(index)
             raise VideoError(
                 f"Frame {index} of '{self.path}' cannot be decoded: the file is damaged there. The frames "
-                "before the damage can be used; for those after it, encode the file anew."
+                f"before the damage can be used: track only those, with --frames 0:{index} "
+                f"(frames=(0, {index})). For those after it, encode the file anew."
             )
         self._pictures.move_to_end(index)
         return self._to_array(picture, index)

@@ -91,6 +91,8 @@ def open_video(
         return source
     limits = None if contrast_limits is None else tuple(contrast_limits)
     if isinstance(source, (str, os.PathLike)):
+        if not os.fspath(source):
+            raise VideoError("The path of the video is empty; give a file or a folder.")
         path = Path(source).expanduser()
         try:
             return _open_path(path, limits, axes=axes, channel=channel, z=z)
