@@ -1,10 +1,19 @@
-"""Image features of recently seen frames, kept on the device up to a byte limit."""
+"""Image features: made of a video's frames, and those of recent ones kept."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.network import FrameFeatures
+from napari_surgsam2.prompts import BoolArray
+from napari_surgsam2.video import Video, resize_frame
 
 
 class FeatureCache:
@@ -49,3 +58,44 @@ class FeatureCache:
         """Let go of everything."""
         self._features.clear()
         self.nbytes = 0
+
+
+class FrameEncoder:
+    """Turns frames and masks of a video into what the network works on.
+
+    Parameters
+    ----------
+    model : Model
+        The network, its input size and device.
+    video : Video
+        The frames.
+    cache_bytes : int
+        How much memory of the device the features of recent frames may take.
+    """
+
+    def __init__(self, model: Model, video: Video, cache_bytes: int) -> None:
+        self._model = model
+        self._video = video
+        self.cache = FeatureCache(cache_bytes)
+
+    def features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
+        """Return the features of a frame; `image` is what `image` made of it, where it has been read."""
+        features = self.cache.get(frame)
+        if features is None:
+            if image is None:
+                image = self.image(self._video.frame(frame))
+            features = self._model.network.encode_image(image[None].to(self._model.device))
+            self.cache.put(frame, features)
+        return features
+
+    def image(self, frame: npt.NDArray[np.uint8]) -> Tensor:
+        """Resize a frame, (Y, X, 3) uint8, for the network: (S, S, 3) uint8."""
+        return torch.from_numpy(resize_frame(frame, self._model.image_size))
+
+    def mask(self, mask: BoolArray) -> Tensor:
+        """Resize a mask, (Y, X) bool, for the network: (1, 1, S, S) bool, on the device."""
+        side = (self._model.image_size, self._model.image_size)
+        tensor = torch.from_numpy(mask)[None, None].float()
+        if tensor.shape[-2:] != side:
+            tensor = F.interpolate(tensor, side, mode="bilinear", antialias=True)
+        return (tensor >= 0.5).to(self._model.device)

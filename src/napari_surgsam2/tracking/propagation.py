@@ -184,11 +184,11 @@ class _ImagesAhead:
     """Frames of a pass read and resized in a thread, but for those with features in the cache."""
 
     def __init__(self, tracker: Tracker, frames: range) -> None:
-        self._cache = tracker._features
+        self._cache = tracker._frames.cache
         self._step = frames.step
         self._video = tracker.video.reopen()
         wanted = (frame for frame in frames if frame not in self._cache)
-        self._items = read_ahead(self._video, wanted, tracker._network_image, tracker.settings.read_ahead)
+        self._items = read_ahead(self._video, wanted, tracker._frames.image, tracker.settings.read_ahead)
         self._next: tuple[int, Tensor] | None = None
 
     def take(self, frame: int) -> Tensor | None:

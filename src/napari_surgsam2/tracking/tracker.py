@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_surgsam2.checkpoints import Model
@@ -17,9 +16,9 @@ from napari_surgsam2.errors import DeviceMemoryError, PromptError
 from napari_surgsam2.network import Decoded, FrameFeatures
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
 from napari_surgsam2.settings import TrackingSettings
-from napari_surgsam2.video import Video, open_video, resize_frame
+from napari_surgsam2.video import Video, open_video
 
-from .features import FeatureCache
+from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
 from .objects import FramePrompts, TrackedObject
 from .propagation import Direction, Propagation
@@ -66,7 +65,7 @@ class Tracker:
         self.settings = settings or TrackingSettings()
         config = model.network.config
         self._objects: dict[int, TrackedObject] = {}
-        self._features = FeatureCache(self.settings.feature_cache_bytes)
+        self._frames = FrameEncoder(model, self.video, self.settings.feature_cache_bytes)
         window = max(config.num_maskmem, config.max_object_pointers)
         self._store = MemoryStore(self.settings.memory_bytes, window)
         slots = config.num_maskmem
@@ -284,7 +283,7 @@ class Tracker:
         """Let go of all memories; the tracker is not to be used after that."""
         self._objects.clear()
         self._store.close()
-        self._features.clear()
+        self._frames.cache.clear()
 
     # What Propagation asks for
 
@@ -325,7 +324,7 @@ class Tracker:
                 else:
                     tracked.append(obj)
             if tracked:
-                features = self._frame_features(frame, image)
+                features = self._frames.features(frame, image)
                 use = self._track(frame, reverse, tracked, features)
             for obj in tracked:
                 if frame in obj.prompts and obj.prompts[frame].pending:
@@ -387,8 +386,8 @@ class Tracker:
                 f"Object {obj.object_id} has only negative points on frame {frame}, and no mask there that "
                 "they could correct; add a positive point on the object, or track it to this frame first."
             )
-        features = self._frame_features(frame)
-        given = None if prompts.mask is None else self._network_mask(prompts.mask.mask)
+        features = self._frames.features(frame)
+        given = None if prompts.mask is None else self._frames.mask(prompts.mask.mask)
         reverse = tracked.reverse if tracked is not None else obj.visited.get(frame, False)
         if given is not None and prompts.is_given_mask:
             decoded = network.decode_given_mask(features, given)
@@ -428,32 +427,10 @@ class Tracker:
             device = self.model.device
             logits = memory.logits[None, None].to(device)
             score = torch.tensor([[memory.score]], device=device)
-            features = self._frame_features(frame)
+            features = self._frames.features(frame)
             made = self.model.network.encode_memory(features, logits, score, binarize=memory.prompted)
             memory.features = made[0].cpu()
         return memory.features
-
-    def _frame_features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
-        """Return the image features of a frame; `image` is the resized frame where it has been read."""
-        features = self._features.get(frame)
-        if features is None:
-            if image is None:
-                image = self._network_image(self.video.frame(frame))
-            features = self.model.network.encode_image(image[None].to(self.model.device))
-            self._features.put(frame, features)
-        return features
-
-    def _network_image(self, frame: npt.NDArray[np.uint8]) -> Tensor:
-        """Resize a frame (Y, X, 3) for the network, (S, S, 3) uint8."""
-        return torch.from_numpy(resize_frame(frame, self.model.image_size))
-
-    def _network_mask(self, mask: BoolArray) -> Tensor:
-        """Resize a mask (Y, X) for the network, (1, 1, S, S) bool."""
-        side = (self.model.image_size, self.model.image_size)
-        tensor = torch.from_numpy(mask)[None, None].float()
-        if tensor.shape[-2:] != side:
-            tensor = F.interpolate(tensor, side, mode="bilinear", antialias=True)
-        return (tensor >= 0.5).to(self.model.device)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -463,7 +440,7 @@ class Tracker:
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 yield
         except torch.OutOfMemoryError as error:
-            self._features.clear()
+            self._frames.cache.clear()
             raise DeviceMemoryError(
                 f"The device '{device}' ran out of memory at an input of {self.model.image_size} pixels with "
                 f"{len(self._objects)} objects; what was tracked is kept. Use a smaller image size or model, "

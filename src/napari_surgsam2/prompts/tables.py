@@ -1,0 +1,124 @@
+"""Points as napari keeps them: a table with feature columns, and the CSV that it saves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_surgsam2.errors import PromptError
+
+from .kinds import Point, finite_number, whole_number
+
+_POSITIVE = {"1", "+", "true", "positive", "pos", "foreground"}
+_NEGATIVE = {"0", "-", "-1", "false", "negative", "neg", "background"}
+
+
+def polarity(value: Any) -> bool:
+    """Return whether a `label` entry means positive: 1, "positive", "+", True, ... or 0, "negative", ..."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, float, np.integer, np.floating)) and value in (0, 1, -1):
+        return value == 1
+    text = str(value).strip().lower().removesuffix(".0")
+    if text in _POSITIVE:
+        return True
+    if text in _NEGATIVE:
+        return False
+    raise PromptError(
+        f"The label of a point is {value!r}; it must be 1 (or 'positive', '+') or 0 (or 'negative', '-')."
+    )
+
+
+def points_from_table(
+    data: npt.ArrayLike, features: Mapping[str, Sequence[Any]] | None = None
+) -> list[Point]:
+    """Read the points of a napari Points layer.
+
+    Parameters
+    ----------
+    data : array, shape (N, 3)
+        A row (frame, y, x) for each point, in pixels of the video; the frame is rounded to a whole number.
+    features : mapping of str to sequence, optional
+        Columns `object_id` (default: 1) and `label` (1 positive, 0 negative; default: positive) with an
+        entry for each point. A pandas DataFrame will do. Other columns are ignored.
+    """
+    try:
+        table = np.asarray(data, dtype=float)
+    except (TypeError, ValueError):
+        raise PromptError(f"The points are {data!r:.60}; they must be rows of (frame, y, x).") from None
+    if table.size == 0:
+        return []
+    if table.ndim != 2 or table.shape[1] != 3:
+        raise PromptError(
+            f"The points have shape {table.shape}; they must be rows of (frame, y, x), as a napari Points "
+            "layer over a (T, Y, X) video has them."
+        )
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        place = tuple(table[row].tolist())
+        raise PromptError(f"Point {row} is {place}; coordinates must be finite numbers (no NaN).")
+    columns = (
+        {} if features is None else {str(name): np.asarray(features[name]).tolist() for name in features}
+    )
+    ids = columns.get("object_id") or [1] * len(table)
+    labels = columns.get("label") or [1] * len(table)
+    for name, column in (("object_id", ids), ("label", labels)):
+        if len(column) != len(table):
+            raise PromptError(
+                f"The column '{name}' has {len(column)} entries for {len(table)} points; it must have one "
+                "for each."
+            )
+    return [
+        Point(round(frame), y, x, whole_number("The object id of a point", object_id, 1), polarity(label))
+        for (frame, y, x), object_id, label in zip(table.tolist(), ids, labels, strict=True)
+    ]
+
+
+def points_to_table(points: Iterable[Point]) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[Any]]]:
+    """Return what a napari Points layer takes: rows (frame, y, x), shape (N, 3), and the feature columns."""
+    rows = list(points)
+    data = np.array([(p.frame, p.y, p.x) for p in rows], dtype=np.float64).reshape(-1, 3)
+    features = {
+        "object_id": np.array([p.object_id for p in rows], dtype=np.int64),
+        "label": np.array([int(p.positive) for p in rows], dtype=np.int64),
+    }
+    return data, features
+
+
+def points_from_csv(text: str, path: Path) -> Iterator[Point]:
+    """Read the points of a CSV that napari saved; `path` is for messages."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        columns = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise PromptError(f"'{path}', line {reader.line_num}, is not CSV: {error}. Save it again.") from error
+    if "shape-type" in columns:
+        raise PromptError(
+            f"'{path}' was saved from a Shapes layer; give a CSV saved from a Points layer, or boxes as JSON."
+        )
+    axes = sorted((c for c in columns if c.startswith("axis-") and c[5:].isdigit()), key=lambda c: int(c[5:]))
+    if not axes:
+        axes = [c for c in ("frame", "y", "x") if c in columns]
+    if len(axes) != 3:
+        raise PromptError(
+            f"'{path}' has the columns {', '.join(columns) or 'none'}; it must have axis-0, axis-1 and "
+            "axis-2 (frame, y, x), as napari saves the points of a (T, Y, X) video."
+        )
+    for line, row in rows:
+        try:
+            if missing := [axis for axis in axes if not row[axis]]:
+                raise PromptError(f"{', '.join(map(repr, missing))} is missing.")
+            frame, y, x = (finite_number(f"'{axis}'", row[axis]) for axis in axes)
+            object_id = whole_number("'object_id'", row.get("object_id") or 1, 1)
+            label = row.get("label")
+            yield Point(round(frame), y, x, object_id, True if label in (None, "") else polarity(label))
+        except PromptError as error:
+            raise PromptError(f"'{path}', line {line}: {error}") from error
