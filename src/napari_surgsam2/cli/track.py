@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from napari_surgsam2.video import Video
 
 
+class PrecisionChoice(StrEnum):
+    """`--precision`."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class DirectionChoice(StrEnum):
     """`--direction`."""
 
@@ -133,7 +141,10 @@ def track(
     for target in (output, preview):
         refuse_to_replace([video, *(text.rpartition("@")[0] for text in mask), *prompts], target)
     settings = TrackingSettings(
-        pruning=PruningSettings(prune_frames), fill_holes=fill_holes, remove_speckles=remove_speckles
+        pruning=PruningSettings(prune_frames),
+        fill_holes=fill_holes,
+        remove_speckles=remove_speckles,
+        precision=precision.value,
     )
     from napari_surgsam2.pipeline import TrackJob, run_job
 
