@@ -10,8 +10,10 @@ import zarr
 from PIL import Image
 
 import napari_surgsam2 as ns
+from napari_surgsam2 import pipeline
 from napari_surgsam2.checkpoints import Model
-from napari_surgsam2.errors import OutputError, PromptError, SurgSam2Error
+from napari_surgsam2.errors import OutputError, PromptError, SurgSam2Error, UsageError
+from napari_surgsam2.masks import AlreadyCompleteError
 from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, run_job
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import rule_network
@@ -144,6 +146,52 @@ def test_another_run_is_not_resumed(model, clip, tmp_path) -> None:
         ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif", direction="forward", resume=True)
     with pytest.raises(OutputError, match="--resume"):
         ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif")
+
+
+def test_resuming_a_complete_run_draws_the_preview_that_is_missing(model, clip, tmp_path) -> None:
+    overlay = tmp_path / "overlay.mp4"
+    job = TrackJob(
+        video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.tif", preview=overlay, resume=True
+    )
+    run_job(job)
+    with pytest.raises(AlreadyCompleteError):
+        run_job(job)
+    overlay.unlink()
+
+    outcome = run_job(job)
+
+    assert outcome.preview == overlay
+    assert ns.open_video(overlay).n_frames == len(clip)
+
+
+@pytest.mark.parametrize("output", ["clip.tif", ".", "../video/clip.tif"])
+def test_the_video_is_never_replaced(output, model, clip, tmp_path) -> None:
+    folder = tmp_path / "video"
+    folder.mkdir()
+    tifffile.imwrite(folder / "clip.tif", clip, photometric="rgb")
+    before = (folder / "clip.tif").read_bytes()
+
+    with pytest.raises(UsageError, match="in the place of the input"):
+        ns.track(folder / "clip.tif", PROMPTS, model=model, output=folder / output, overwrite=True)
+
+    assert (folder / "clip.tif").read_bytes() == before
+
+
+def test_a_full_disk_is_told_as_such(model, clip, tmp_path, monkeypatch) -> None:
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_SAVES", 0.0)
+
+    with pytest.raises(OutputError, match="free space and go on with --resume"):
+        ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif")
+
+    monkeypatch.undo()
+    assert (
+        ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif", resume=True).shape
+        == clip.shape[:3]
+    )
 
 
 def test_an_existing_output_stays_unless_told(model, clip, expected, tmp_path) -> None:

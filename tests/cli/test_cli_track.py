@@ -81,6 +81,37 @@ def test_prompts_from_files(prompts: tuple[str, str], track, tmp_path: Path) -> 
     assert len(names(tmp_path / "masks")) == 12
 
 
+def test_every_option_reaches_the_run(track, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    jobs = []
+    monkeypatch.setattr(
+        pipeline, "run_job", lambda job, _: jobs.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    options = (
+        "--image-size 96 --prune-frames 3 --fill-holes 4 --remove-speckles 5 --precision bfloat16 "
+        "--direction backward --frames 2:7 --device cpu --force --resume"
+    )
+
+    track("clip.mp4", *POINT, *options.split(), "--preview", tmp_path / "overlay.mp4")
+
+    (job,) = jobs
+    assert job == pipeline.TrackJob(
+        video="clip.mp4",
+        prompts=[ns.Point(0, 35, 30)],
+        model="tiny.safetensors",
+        output=tmp_path / "masks.tif",
+        device="cpu",
+        image_size=96,
+        settings=ns.TrackingSettings(
+            pruning=ns.PruningSettings(3), fill_holes=4, remove_speckles=5, precision="bfloat16"
+        ),
+        direction="backward",
+        frames=(2, 7),
+        preview=tmp_path / "overlay.mp4",
+        overwrite=True,
+        resume=True,
+    )
+
+
 def test_clicks_refine_a_mask_whatever_their_order(track, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = []
     monkeypatch.setattr(

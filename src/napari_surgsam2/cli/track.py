@@ -102,6 +102,10 @@ def track(
     remove_speckles: Annotated[
         int, typer.Option(help="Remove separate pieces of masks up to this area, in pixels.")
     ] = 0,
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(help="Arithmetic; auto is bfloat16 on CUDA, float32 elsewhere. bfloat16 may be faster."),
+    ] = PrecisionChoice.AUTO,
     direction: Annotated[
         DirectionChoice, typer.Option(help="Which way from the prompts.")
     ] = DirectionChoice.BOTH,
