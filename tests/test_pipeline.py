@@ -1,5 +1,6 @@
 """From a video and prompts to a label volume, in one call."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import napari_surgsam2 as ns
 from napari_surgsam2 import pipeline
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.errors import OutputError, PromptError, SurgSam2Error, UsageError
-from napari_surgsam2.masks import AlreadyCompleteError
+from napari_surgsam2.masks import AlreadyCompleteError, LabelVolume
 from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, run_job
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import rule_network
@@ -135,6 +136,49 @@ def test_an_error_on_the_way_keeps_what_is_done(model, clip, expected, tmp_path)
 
     video.broken = False
     np.testing.assert_array_equal(np.asarray(run_job(job).labels), expected)
+
+
+@pytest.mark.parametrize("at", [1, 6, 20])
+def test_a_frame_that_was_not_written_is_done_again(at, model, clip, expected, tmp_path, monkeypatch) -> None:
+    written = 0
+    write = LabelVolume.__setitem__
+
+    def dies(volume, frame, labels) -> None:
+        nonlocal written
+        written += 1
+        if written == at:
+            raise KeyboardInterrupt
+        write(volume, frame, labels)
+
+    job = TrackJob(video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.zarr", resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelVolume, "__setitem__", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job)
+
+    np.testing.assert_array_equal(run_job(job).labels[:], expected)
+
+
+@pytest.mark.parametrize("stops", [(3, 9, 8, 2), (20, 5)])
+def test_resuming_is_exact_past_the_memory_limit_too(stops, model, tmp_path) -> None:
+    long_clip = moving_blobs(70)
+    prompts = [ns.Point(45, 25, 40, 1), ns.Point(8, 45, 60, 2), ns.Point(30, 20, 30, 2, positive=False)]
+    job = TrackJob(
+        video=long_clip,
+        prompts=prompts,
+        model=model,
+        settings=ns.TrackingSettings(memory_bytes=0),
+        output=tmp_path / "masks.zarr",
+        resume=True,
+    )
+    for n in stops:
+        with pytest.raises(TrackingInterruptedError):
+            run_job(job, interrupt_after(n))
+
+    resumed = run_job(job).labels[:]
+
+    whole = run_job(dataclasses.replace(job, output=None, resume=False)).labels
+    np.testing.assert_array_equal(resumed, whole)
 
 
 def test_another_run_is_not_resumed(model, clip, tmp_path) -> None:

@@ -25,7 +25,16 @@ from .masks import (
 )
 from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
 from .settings import MEBIBYTE, TrackingSettings
-from .tracking import Direction, FrameResult, Propagation, Tracker, load_state, save_state, visited_range
+from .tracking import (
+    Direction,
+    FrameResult,
+    NeededFrames,
+    Propagation,
+    Tracker,
+    load_state,
+    save_state,
+    visited_range,
+)
 from .video import Video, open_video
 
 IN_MEMORY_BYTES = 512 * MEBIBYTE
@@ -275,7 +284,9 @@ def _make_labels(
         say.loaded(model)
         # A run never comes back to a frame: only prompted frames are worth keeping features of.
         cache = min(job.settings.feature_cache_bytes, _FEATURE_CACHE_BYTES)
-        tracker = Tracker(model, video, job.settings.replace(feature_cache_bytes=cache))
+        overflow = None if volume.state_path is None else volume.state_path.with_name("state.masks")
+        settings = job.settings.replace(feature_cache_bytes=cache)
+        tracker = Tracker(model, video, settings, overflow=overflow)
         try:
             present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
         finally:
@@ -298,6 +309,8 @@ def _fill(
     for frame in np.flatnonzero(volume.done).tolist():
         _note_presence(present, frame, volume[frame])
     tracked = 0
+    written: dict[str, Any] | None = None
+    needed: NeededFrames | None = None
     began = saved = time.monotonic()
     try:
         for result in propagation:
@@ -305,18 +318,24 @@ def _fill(
             volume[result.frame] = labels
             _note_presence(present, result.frame, labels)
             tracked += 1
-            tracker.forget_outside(propagation.frames_to_keep())
+            written = propagation.state()
+            needed = propagation.needed_frames()
+            tracker.keep_only(needed)
             say.tracked(result, propagation.done, propagation.total)
-            if say.should_stop() and propagation.done < propagation.total:
+            if say.should_stop() and not propagation.finished:
                 raise TrackingInterruptedError(_interrupted(volume, propagation))
             if state_path is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                save_state(tracker, propagation, state_path)
+                save_state(tracker, written, needed, state_path)
                 saved = time.monotonic()
     except BaseException:
-        if state_path is not None and tracked:
-            with contextlib.suppress(OutputError):  # what ended the run is told, not what follows from it
-                save_state(tracker, propagation, state_path)
+        if state_path is not None and written is not None and needed is not None:
+            # The frame under way was perhaps not written: going on begins with it. What ended the run is
+            # told, not what follows from it.
+            with contextlib.suppress(OutputError):
+                save_state(tracker, written, needed, state_path)
         raise
+    finally:
+        propagation.close()
     seconds = time.monotonic() - began
     return {object_id: int(frames.sum()) for object_id, frames in present.items()}, tracked, seconds
 

@@ -1,5 +1,8 @@
 """What users rely on: prompts, corrections, directions, ranges, objects coming and going."""
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 
@@ -408,3 +411,91 @@ def test_pruning_changes_what_is_seen_and_zero_is_plain(model, clip) -> None:
     assert len(use[2][20].pruned) == 3  # two prompted frames and six tracked ones are 8 of 7 slots, less 2
     assert use[20][20].kept == (19,)
     assert all(use[p][20].conditioning == (0, 4) for p in use)
+
+
+@pytest.mark.parametrize(
+    ("direction", "kwargs", "prompts", "seen"),
+    [
+        ("both", {"frames": (10, 13)}, {1: [5], 2: [20]}, {f: {1, 2} for f in (10, 11, 12)}),
+        ("both", {"frames": (3, 8)}, {1: [5], 2: [12]}, {f: {1, 2} for f in range(3, 8)}),
+        ("both", {"frames": (3, 8)}, {1: [12]}, {f: {1} for f in range(3, 8)}),
+        ("both", {"stop": 10}, {1: [5], 2: [20]}, {f: {1, 2} for f in range(10)}),
+        ("backward", {"frames": (10, 13)}, {1: [5, 20]}, {f: {1} for f in (10, 11, 12)}),
+    ],
+)
+def test_objects_prompted_beyond_the_range_are_tracked_into_it(
+    tracker: Tracker, direction, kwargs, prompts, seen
+) -> None:
+    for object_id, frames in prompts.items():
+        for frame in frames:
+            click(tracker, frame, object_id)
+
+    last_visit = {r.frame: set(r.object_ids.tolist()) for r in tracker.propagate(direction, **kwargs)}
+
+    assert last_visit == seen
+
+
+def test_a_dropped_propagation_ends_its_reading_thread_at_once(tracker: Tracker) -> None:
+    click(tracker)
+    before = threading.active_count()
+    gc.disable()
+    try:
+        for result in tracker.propagate("forward"):
+            if result.frame == 1:
+                assert threading.active_count() == before + 1
+                break
+        del result
+        assert threading.active_count() == before
+    finally:
+        gc.enable()
+
+
+def test_numpy_integers_are_integers(model, clip) -> None:
+    tracker = Tracker(model, clip, TrackingSettings(memory_bytes=0))
+    click(tracker, object_id=np.int64(1))
+    run(tracker, "forward", start=np.int64(0), stop=np.int64(24))
+
+    assert tracker.predict(np.int64(2)).object_ids.tolist() == [1]
+    tracker.remove_object(np.int64(1))
+    click(tracker, frame=20)
+    with pytest.raises(PromptError, match="No object is prompted on frame 2"):
+        tracker.predict(2)
+
+
+def test_an_object_taken_away_and_added_again_is_a_new_one(tracker: Tracker) -> None:
+    click(tracker, object_id=1)
+    click(tracker, frame=5, object_id=2, at=(45, 60))
+    seen = {}
+    for result in tracker.propagate("both"):
+        seen[result.frame] = result.object_ids.tolist()
+        if result.frame == 10 and 15 not in seen:
+            tracker.remove_object(2)
+            click(tracker, frame=15, object_id=2, at=(45, 60))
+
+    assert all(seen[frame] == [1, 2] for frame in range(11, 24))
+    tracker.remove_object(1)
+    tracker.remove_object(2)
+
+
+def test_clicking_a_passed_frame_again_starts_from_its_memory(tracker: Tracker) -> None:
+    click(tracker)
+    run(tracker, "forward", stop=4)
+    click(tracker, at=(30, 30))
+    recalled = []
+    recall = tracker._recall.recall
+    tracker._recall.recall = lambda *args: recalled.append(recall(*args)) or recalled[-1]
+
+    tracker.predict(0)
+
+    assert recalled[0].use.conditioning == (0,)  # its own, as SAM 2 does
+
+
+def test_a_correction_before_the_first_prompt_counts_for_nothing_until_it_is_reached(tracker) -> None:
+    click(tracker, frame=10)
+    click(tracker, frame=2, label=0)
+
+    propagation = tracker.propagate("both")
+
+    assert propagation.total == 24
+    assert [r.frame for r in propagation] == [*range(10, 24), *range(9, -1, -1)]
+    assert propagation.finished

@@ -22,7 +22,7 @@ DEFAULT_IMAGE_SIZE = 1024
 CONFIG_KEY = "napari_surgsam2.network"
 IMAGE_SIZE_KEY = "napari_surgsam2.image_size"
 _SIZE_STEP = 32  # the trunk halves the side five times
-_SIZE_LIMITS = (64, 4096)
+_SIZE_LIMITS = (32, 4096)
 
 
 @dataclass(frozen=True, eq=False)

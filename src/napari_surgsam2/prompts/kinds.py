@@ -6,6 +6,7 @@ Coordinates are napari's: the frame first, then (y, x) in pixels of the video, p
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from napari_surgsam2.errors import PromptError
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+_TOO_LARGE = 2**32  # for label volumes
 
 
 def finite_number(what: str, value: Any) -> float:
@@ -31,13 +35,18 @@ def finite_number(what: str, value: Any) -> float:
 
 def whole_number(what: str, value: Any, at_least: int) -> int:
     """Return a whole number; `what` begins the message of the PromptError where it is none."""
+    number: float
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not (math.isfinite(number) and number.is_integer() and number >= at_least):
+        number = operator.index(value)
+    except TypeError:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+    if not (at_least <= number < _TOO_LARGE and number == int(number)):
+        limit = f" and below {_TOO_LARGE}" if number >= _TOO_LARGE else ""
         said = f"{value:g}" if isinstance(value, float) else repr(value)
-        raise PromptError(f"{what} is {said}; it must be a whole number, at least {at_least}.")
+        raise PromptError(f"{what} is {said}; it must be a whole number, at least {at_least}{limit}.")
     return int(number)
 
 

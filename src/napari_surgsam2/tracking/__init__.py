@@ -1,6 +1,6 @@
 """Objects, memories, pruning, and the tracker itself."""
 
-from .propagation import Direction, Propagation, visited_range
+from .propagation import Direction, NeededFrames, Propagation, visited_range
 from .pruning import EfficientFramePruning, PruningStrategy
 from .result import FrameResult, MemoryUse
 from .state import load_state, save_state
@@ -11,6 +11,7 @@ __all__ = [
     "EfficientFramePruning",
     "FrameResult",
     "MemoryUse",
+    "NeededFrames",
     "Propagation",
     "PruningStrategy",
     "Tracker",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class MemoryStore:
     """Memories of tracked frames; indexed by object id and frame.
 
     Past the byte limit the frames farthest from the newest one are reduced to their mask logits (half
-    precision), pointer and score, which go to a temporary file: host memory does not grow with the video.
+    precision), pointer and score, which go to a file: host memory does not grow with the video.
 
     Parameters
     ----------
@@ -82,15 +83,21 @@ class MemoryStore:
         Bytes of host memory that may be taken.
     window : int
         Frames this near the newest one are never reduced.
+    path : Path, optional
+        The file, an SQLite database, which stays and is read again if it is there; a temporary one if left
+        out.
     """
 
-    def __init__(self, limit: int, window: int) -> None:
+    def __init__(self, limit: int, window: int, path: Path | None = None) -> None:
         self.limit = limit
         self.window = window
+        self._path = path
         self.nbytes = 0
         self._memories: dict[int, dict[int, FrameMemory]] = {}  # by frame, then by object id
         self._frames: list[int] = []  # the keys of _memories, sorted
         self._reduced: sqlite3.Connection | None = None
+        if path is not None and path.exists():
+            self._reduced = _open_reduced(path)
 
     def get(self, object_id: int, frame: int) -> FrameMemory | None:
         """Return a memory, its `features` None if it was reduced; None if there is none."""
@@ -123,15 +130,25 @@ class MemoryStore:
         if self._reduced is not None:
             self._reduced.execute("DELETE FROM memories WHERE object_id = ?", (object_id,))
 
-    def keep_only(self, frames: range) -> None:
-        """Forget everything outside a range of frames."""
-        while self._frames and self._frames[0] < frames.start:
-            self._forget_frame(self._frames[0])
-        while self._frames and self._frames[-1] >= frames.stop:
-            self._forget_frame(self._frames[-1])
+    def restore(self, object_id: int, frame: int, memory: FrameMemory) -> None:
+        """Keep a memory as it was kept before: reduced if it has no features, and reducing no other."""
+        self._memories.setdefault(frame, {})[object_id] = memory
+        self.nbytes += memory.nbytes
+        if frame not in self._frames:
+            bisect.insort(self._frames, frame)
+        if memory.features is None:
+            self._reduce(frame)
+
+    def keep_only(self, masks: range, memories: Sequence[range]) -> None:
+        """Forget all frames outside one range, and reduce those of it that are in none of the others."""
+        for frame in list(self._frames):
+            if frame not in masks:
+                self._forget_frame(frame)
+            elif not any(frame in near for near in memories):
+                self._reduce(frame)
         if self._reduced is not None:
             query = "DELETE FROM memories WHERE frame < ? OR frame >= ?"
-            self._reduced.execute(query, (frames.start, frames.stop))
+            self._reduced.execute(query, (masks.start, masks.stop))
 
     def frames(self, object_id: int) -> Iterator[int]:
         """Yield the frames with a memory of the object, in no particular order."""
@@ -141,7 +158,7 @@ class MemoryStore:
             yield from (row[0] for row in self._reduced.execute(query, (object_id,)).fetchall())
 
     def close(self) -> None:
-        """Forget everything and delete the temporary file."""
+        """Forget everything and delete the file, if it is a temporary one."""
         self._memories.clear()
         self._frames.clear()
         self.nbytes = 0
@@ -174,13 +191,7 @@ class MemoryStore:
 
     def _reduce(self, frame: int) -> None:
         if self._reduced is None:
-            # An empty name is a private database in a temporary file, deleted when closed. One thread at a
-            # time uses a tracker, but not always the same one.
-            self._reduced = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-            self._reduced.execute(
-                "CREATE TABLE memories (object_id INTEGER, frame INTEGER, side INTEGER, logits BLOB, "
-                "pointer BLOB, score REAL, reverse INTEGER, PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
-            )
+            self._reduced = _open_reduced(self._path)
         for object_id, memory in self._memories[frame].items():
             self.nbytes -= memory.nbytes
             logits = memory.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE).to(torch.float16).numpy()
@@ -211,3 +222,15 @@ class MemoryStore:
             score=score,
             reverse=bool(reverse),
         )
+
+
+def _open_reduced(path: Path | None) -> sqlite3.Connection:
+    # An empty name is a private database in a temporary file, deleted when closed. One thread at a time uses
+    # a tracker, but not always the same one.
+    database = sqlite3.connect(path or "", check_same_thread=False, isolation_level=None)
+    database.execute("PRAGMA synchronous = OFF")  # a power cut costs the run's state, not the masks
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS memories (object_id INTEGER, frame INTEGER, side INTEGER, logits BLOB, "
+        "pointer BLOB, score REAL, reverse INTEGER, PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
+    )
+    return database

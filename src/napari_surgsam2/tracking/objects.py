@@ -81,6 +81,22 @@ class FramePrompts:
         return [p for p in (self.mask, self.box) if p is not None] + list(self.points)
 
 
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """A propagation passing a prompted frame.
+
+    Attributes
+    ----------
+    reverse : bool
+        Whether it went backward.
+    memory : FrameMemory
+        The frame's memory at that time.
+    """
+
+    reverse: bool
+    memory: FrameMemory
+
+
 @dataclass(eq=False)
 class TrackedObject:
     """One object of a tracker.
@@ -94,7 +110,7 @@ class TrackedObject:
     conditioning : dict
         Memories of prompted frames, by frame; they stay until the prompts are cleared.
     visited : dict
-        By prompted frame, whether the last propagation that passed it went backward; only frames passed.
+        By prompted frame, the last propagation that passed it; only frames passed.
     active : set of int
         Frames whose memory is held on the device.
     """
@@ -102,7 +118,7 @@ class TrackedObject:
     object_id: int
     prompts: dict[int, FramePrompts] = field(default_factory=dict)
     conditioning: dict[int, FrameMemory] = field(default_factory=dict)
-    visited: dict[int, bool] = field(default_factory=dict)
+    visited: dict[int, Visit] = field(default_factory=dict)
     active: set[int] = field(default_factory=set)
 
     def pending_frames(self) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -27,14 +29,30 @@ def visited_range(frames: tuple[int, int | None] | None, n_frames: int) -> tuple
     UsageError
         If the range is empty or reaches beyond the video.
     """
-    low, last = frames or (0, None)
-    high = n_frames if last is None else last
+    first, last = frames or (0, None)
+    low, high = operator.index(first), n_frames if last is None else operator.index(last)
     if not 0 <= low < high <= n_frames:
         raise UsageError(
             f"The frames are {low}:{high}; the video has {n_frames} frames, so that they must lie within "
             f"0:{n_frames}, the first below the second."
         )
     return low, high
+
+
+@dataclass(frozen=True)
+class NeededFrames:
+    """What the rest of a pass may look at.
+
+    Attributes
+    ----------
+    masks : range
+        Frames whose masks it may show again.
+    memories : tuple of range
+        Frames whose memories it may attend to.
+    """
+
+    masks: range
+    memories: tuple[range, ...]
 
 
 class Propagation(Iterator[FrameResult]):
@@ -46,6 +64,9 @@ class Propagation(Iterator[FrameResult]):
         How many frames the pass visits, as far as is known at its beginning.
     """
 
+    # The generator knows the pass, and not this object: so it is closed, and its reading thread ended, as
+    # soon as the last reference to this object goes.
+
     def __init__(
         self,
         tracker: Tracker,
@@ -56,24 +77,11 @@ class Propagation(Iterator[FrameResult]):
         objects: Sequence[int] | None,
         resume: Mapping[str, Any] | None = None,
     ) -> None:
-        if direction not in ("forward", "backward", "both"):
-            raise UsageError(f"direction is {direction!r}; it must be 'forward', 'backward' or 'both'.")
-        self._tracker = tracker
-        self._objects = None if objects is None else set(objects)
-        self._low, self._high = visited_range(frames, tracker.video.n_frames)
-        self._start = self._first_frame(start)
-        self._stop = self._last_frame(direction, stop)
-        self._direction = direction
-        # By object id, the frame that the forward pass of "both" first found it in.
-        self._entered: dict[int, int] = {}
-        self._backward_from: int | None = None
-        self._next = self._start
-        self.total = self._count()
+        self._pass = _Pass(tracker, direction, start, stop, frames, objects)
+        self.total = self._pass.count()
         if resume is not None:
-            self._next = resume["next"]
-            self._backward_from = resume["backward_from"]
-            self._entered = {int(i): frame for i, frame in resume["entered"].items()}
-        self._results = self._run()
+            self._pass.restore(resume)
+        self._results = self._pass.run()
 
     def __next__(self) -> FrameResult:
         return next(self._results)
@@ -82,9 +90,99 @@ class Propagation(Iterator[FrameResult]):
         """Stop; what was tracked stays."""
         self._results.close()
 
+    @property
+    def done(self) -> int:
+        """How many frames have been visited."""
+        return self._pass.done
+
+    @property
+    def finished(self) -> bool:
+        """Whether no frame is left to visit."""
+        return self._pass.finished
+
     def state(self) -> dict[str, Any]:
         """Return where the pass stands, as JSON-ready values; `Tracker.propagate` goes on there."""
-        return {"next": self._next, "backward_from": self._backward_from, "entered": self._entered}
+        return self._pass.state()
+
+    def needed_frames(self) -> NeededFrames:
+        """Return what the rest of the pass may look at."""
+        return self._pass.needed_frames()
+
+
+class _Pass:
+    """Where a pass stands and what comes next."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        direction: Direction,
+        start: int | None,
+        stop: int | None,
+        frames: tuple[int, int | None] | None,
+        objects: Sequence[int] | None,
+    ) -> None:
+        if direction not in ("forward", "backward", "both"):
+            raise UsageError(f"direction is {direction!r}; it must be 'forward', 'backward' or 'both'.")
+        self._tracker = tracker
+        self._direction = direction
+        self._objects = None if objects is None else set(objects)
+        self._low, self._high = visited_range(frames, tracker.video.n_frames)
+        self._start = self._first_frame(start)
+        self._stop = self._last_frame(stop)
+        # The frame that the forward pass of "both" first found each object in.
+        self._entered: dict[TrackedObject, int] = {}
+        self._backward_from: int | None = None  # where the backward pass of "both" began
+        self._next = self._start
+
+    def _first_frame(self, start: int | None) -> int:
+        prompted = [f for obj in self._chosen() for f in self._tracker._starting_frames(obj)]
+        if not prompted:
+            raise PromptError("There is nothing to track; add a point, box or mask on an object first.")
+        if start is None:
+            within = [f for f in prompted if self._low <= f < self._high]
+            if within:
+                return min(within)
+            before = min(prompted) < self._low and self._direction != "backward"
+            return self._low if before else self._high - 1
+        if not self._low <= start < self._high:
+            raise UsageError(f"start is {start}; it must be a frame from {self._low} to {self._high - 1}.")
+        return operator.index(start)
+
+    def _last_frame(self, stop: int | None) -> int:
+        end, sign = (self._low - 1, -1) if self._direction == "backward" else (self._high, 1)
+        if stop is None:
+            return end
+        if not 0 < (stop - self._start) * sign <= (end - self._start) * sign:
+            side = "below" if sign < 0 else "above"
+            raise UsageError(
+                f"stop is {stop}; going {self._direction} from frame {self._start} it must be {side} that, "
+                f"up to {end}."
+            )
+        return operator.index(stop)
+
+    def _chosen(self) -> list[TrackedObject]:
+        """Return the asked objects that are there by now."""
+        tracker = self._tracker
+        ids = [i for i in tracker.object_ids if self._objects is None or i in self._objects]
+        return tracker._chosen(ids)
+
+    def _entry(self, obj: TrackedObject) -> int:
+        """Return where the forward pass found an object, or will; its end where it will not."""
+        if obj in self._entered:
+            return self._entered[obj]
+        frames = self._tracker._starting_frames(obj)
+        if any(f <= self._start for f in frames):
+            return self._start
+        return min((f for f in frames if f < self._stop), default=self._stop)
+
+    def _last_entry(self) -> int:
+        return max((self._entry(obj) for obj in self._chosen()), default=self._start)
+
+    def count(self) -> int:
+        """Return how many frames the whole pass visits."""
+        if self._direction != "both":
+            return abs(self._stop - self._start)
+        return self._stop - self._start + self._last_entry() - self._low
 
     @property
     def done(self) -> int:
@@ -95,57 +193,45 @@ class Propagation(Iterator[FrameResult]):
             return self._next - self._start
         return self._stop - self._start + self._backward_from - self._next
 
-    def frames_to_keep(self) -> range:
-        """Return a range with all frames whose masks or memories the rest of the pass may look at."""
-        window = self._tracker._store.window
-        low, high = self._next - window, self._next + window
-        if self._direction == "both":
-            entries = [*self._entered.values(), *(self._expected_entry(obj) for obj in self._chosen())]
-            if max(entries) > self._low:  # the backward part is still to come, or under way
-                low, high = min(low, *entries), max(high, max(entries) + window)
-        return range(max(low, 0), min(high + 1, self._tracker.video.n_frames))
-
-    def _first_frame(self, start: int | None) -> int:
-        prompted = [f for obj in self._chosen() for f in obj.prompts]
-        if not prompted:
-            raise PromptError("There is nothing to track; add a point, box or mask on an object first.")
-        if start is None:
-            within = [f for f in prompted if self._low <= f < self._high]
-            return min(within) if within else (self._low if min(prompted) < self._low else self._high - 1)
-        if not self._low <= start < self._high:
-            raise UsageError(f"start is {start}; it must be a frame from {self._low} to {self._high - 1}.")
-        return start
-
-    def _last_frame(self, direction: Direction, stop: int | None) -> int:
-        end, sign = (self._low - 1, -1) if direction == "backward" else (self._high, 1)
-        if stop is None:
-            return end
-        if not 0 < (stop - self._start) * sign <= (end - self._start) * sign:
-            side = "below" if sign < 0 else "above"
-            raise UsageError(
-                f"stop is {stop}; going {direction} from frame {self._start} it must be {side} that, up "
-                f"to {end}."
-            )
-        return stop
-
-    def _count(self) -> int:
+    @property
+    def finished(self) -> bool:
+        """Whether no frame is left to visit."""
         if self._direction != "both":
-            return abs(self._stop - self._start)
-        entries = [self._expected_entry(obj) for obj in self._chosen()]
-        return self._stop - self._start + max(entries) - self._low
+            return self._next == self._stop
+        if self._backward_from is None:
+            return self._next == self._stop and self._last_entry() == self._low
+        return self._next < self._low
 
-    def _expected_entry(self, obj: TrackedObject) -> int:
-        ahead = [f for f in obj.prompts if self._start <= f < self._stop]
-        behind = any(f <= self._start for f in obj.prompts)
-        return self._start if behind or not ahead else min(ahead)
+    def state(self) -> dict[str, Any]:
+        """See `Propagation.state`."""
+        entered = {obj.object_id: frame for obj, frame in self._entered.items()}
+        return {"next": self._next, "backward_from": self._backward_from, "entered": entered}
 
-    def _chosen(self) -> list[TrackedObject]:
-        """Return the asked objects that are there by now."""
-        tracker = self._tracker
-        ids = [i for i in tracker.object_ids if self._objects is None or i in self._objects]
-        return tracker._chosen(ids)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._next, self._backward_from = state["next"], state["backward_from"]
+        entered = {int(i): frame for i, frame in state["entered"].items()}
+        self._entered = {o: entered[o.object_id] for o in self._chosen() if o.object_id in entered}
 
-    def _run(self) -> Generator[FrameResult, None, None]:
+    def needed_frames(self) -> NeededFrames:
+        """See `Propagation.needed_frames`."""
+        window = self._tracker._store.window
+
+        def around(frame: int) -> range:
+            return range(max(frame - window, 0), frame + window + 1)
+
+        near = around(self._next)
+        if self._direction != "both" or self._last_entry() <= self._low:
+            return NeededFrames(near, (near,))
+        # The backward part is still to come, or under way: between the frames that the objects were found in,
+        # what one was tracked to forward is shown with what another is tracked to backward.
+        entries = {self._entry(obj) for obj in self._chosen()}
+        memories = (near, *(around(frame) for frame in sorted(entries)))
+        masks = range(min(r.start for r in memories), max(r.stop for r in memories))
+        return NeededFrames(masks, memories)
+
+    def run(self) -> Generator[FrameResult, None, None]:
+        """Yield the results of the frames, one by one."""
         if self._direction == "backward":
             yield from self._leg(range(self._next, self._stop, -1), reverse=True)
             return
@@ -153,7 +239,7 @@ class Propagation(Iterator[FrameResult]):
             yield from self._leg(range(self._next, self._stop), reverse=False)
         if self._direction == "both":
             if self._backward_from is None:
-                self._backward_from = self._next = max(self._entered.values(), default=self._start) - 1
+                self._backward_from = self._next = self._last_entry() - 1
             yield from self._leg(range(self._next, self._low - 1, -1), reverse=True)
 
     def _leg(self, frames: range, reverse: bool) -> Generator[FrameResult, None, None]:
@@ -175,8 +261,8 @@ class Propagation(Iterator[FrameResult]):
             return False
         if self._direction == "both":
             if reverse:
-                return frame < self._entered.get(obj.object_id, self._tracker.video.n_frames)
-            self._entered.setdefault(obj.object_id, frame)
+                return frame < self._entered.get(obj, self._high)
+            self._entered.setdefault(obj, frame)
         return True
 
 
@@ -184,10 +270,10 @@ class _ImagesAhead:
     """Frames of a pass read and resized in a thread, but for those with features in the cache."""
 
     def __init__(self, tracker: Tracker, frames: range) -> None:
-        self._cache = tracker._frames.cache
+        self._cache = cache = tracker._frames.cache
         self._step = frames.step
         self._video = tracker.video.reopen()
-        wanted = (frame for frame in frames if frame not in self._cache)
+        wanted = (frame for frame in frames if frame not in cache)
         self._items = read_ahead(self._video, wanted, tracker._frames.image, tracker.settings.read_ahead)
         self._next: tuple[int, Tensor] | None = None
 

@@ -88,13 +88,16 @@ class MemoryRecall:
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def recall(self, obj: TrackedObject, frame: int, reverse: bool) -> Recalled:
-        """Gather what an object recalls in a frame, going forward or backward, but for that frame itself.
+        """Gather what an object recalls in a frame, going forward or backward.
 
+        Of the frame itself it recalls, as SAM 2 does, the memory that a propagation passed there, if any.
         Memories that the object held on the device and does not recall any more are let go from there.
         """
         slots = self._network.config.num_maskmem
-        others = [f for f in obj.conditioning if f != frame]
-        conditioning = nearest_conditioning(others, frame, self._max_conditioning)
+        prompted = {f: memory for f, memory in obj.conditioning.items() if f != frame}
+        if frame in obj.visited:
+            prompted[frame] = obj.visited[frame].memory
+        conditioning = nearest_conditioning(list(prompted), frame, self._max_conditioning)
         step = 1 if reverse else -1
         recent: dict[int, FrameMemory] = {}  # by distance
         for distance in range(1, max(slots, self._max_pointers)):
@@ -105,14 +108,14 @@ class MemoryRecall:
             if memory is not None:
                 recent[distance] = memory
 
-        entries = [(f, obj.conditioning[f], slots - 1) for f in conditioning]
+        entries = [(f, prompted[f], slots - 1) for f in conditioning]
         entries += [(frame + step * d, recent[d], d - 1) for d in range(slots - 1, 0, -1) if d in recent]
         self._release(obj, keep={f for f, _, _ in entries})
         active = [self._activated(obj, f, memory) for f, memory, _ in entries]
         pruned = set(self._pruning([a.features for a in active], [m.prompted for _, m, _ in entries]))
 
         pointers = [
-            (obj.conditioning[f].pointer, (f - frame) * step)
+            (prompted[f].pointer, (f - frame) * step)
             for f in conditioning
             if (f - frame) * step >= 0  # only pointers that lie back
         ]

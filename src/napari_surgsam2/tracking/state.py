@@ -7,7 +7,7 @@ in its metadata everything else as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +17,29 @@ from napari_surgsam2.errors import OutputError
 from napari_surgsam2.prompts import prompts_from_dict, prompts_to_dict
 
 from .memory import FrameMemory
-from .objects import FramePrompts, TrackedObject
+from .objects import FramePrompts, TrackedObject, Visit
 
 if TYPE_CHECKING:
-    from .propagation import Propagation
+    from .propagation import NeededFrames
     from .tracker import Tracker
 
 _KEY = "napari_surgsam2.tracking"
 _VERSION = 1
 
 
-def save_state(tracker: Tracker, propagation: Propagation, path: Path) -> None:
+def save_state(tracker: Tracker, position: Mapping[str, Any], needed: NeededFrames, path: Path) -> None:
     """Write the state of a tracker in the midst of a propagation; the file is replaced in one step.
+
+    What was reduced to masks is not in it, but in the tracker's `overflow` file.
 
     Parameters
     ----------
     tracker : Tracker
         The tracker.
-    propagation : Propagation
-        Its running propagation, between two frames.
+    position : mapping
+        Where the propagation goes on: its `state`, now or a frame before.
+    needed : NeededFrames
+        What the rest of the propagation may look at.
     path : Path
         The file.
 
@@ -52,7 +56,7 @@ def save_state(tracker: Tracker, propagation: Propagation, path: Path) -> None:
     for object_id in tracker.object_ids:
         obj = tracker._objects[object_id]
         memories = []
-        for frame, memory in _needed(tracker, obj, propagation):
+        for frame, memory in _memories(tracker, obj, needed):
             name = f"{object_id}/{frame}/{'prompted' if memory.prompted else 'tracked'}"
             tensors[f"{name}/logits"] = memory.logits.contiguous()
             tensors[f"{name}/pointer"] = memory.pointer.contiguous()
@@ -64,11 +68,11 @@ def save_state(tracker: Tracker, propagation: Propagation, path: Path) -> None:
             {
                 "id": object_id,
                 "prompts": {frame: _prompts_to_dict(p) for frame, p in obj.prompts.items()},
-                "visited": obj.visited,
+                "visited": {frame: visit.reverse for frame, visit in obj.visited.items()},
                 "memories": memories,
             }
         )
-    document = {"version": _VERSION, "propagation": propagation.state(), "objects": objects}
+    document = {"version": _VERSION, "propagation": dict(position), "objects": objects}
     partial = path.with_name(path.name + ".partial")
     try:
         save_file({k: v.clone() for k, v in tensors.items()}, partial, metadata={_KEY: json.dumps(document)})
@@ -110,7 +114,6 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
         obj = TrackedObject(entry["id"])
         tracker._objects[obj.object_id] = obj
         obj.prompts = {int(frame): _prompts_from_dict(p) for frame, p in entry["prompts"].items()}
-        obj.visited = {int(frame): reverse for frame, reverse in entry["visited"].items()}
         for m in entry["memories"]:
             memory = FrameMemory(
                 logits=tensors[f"{m['name']}/logits"],
@@ -123,18 +126,19 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
             if memory.prompted:
                 obj.conditioning[m["frame"]] = memory
             else:
-                tracker._store.put(obj.object_id, m["frame"], memory)
+                tracker._store.restore(obj.object_id, m["frame"], memory)
+        obj.visited = {int(f): Visit(r, obj.conditioning[int(f)]) for f, r in entry["visited"].items()}
     state: dict[str, Any] = document["propagation"]
     return state
 
 
-def _needed(
-    tracker: Tracker, obj: TrackedObject, propagation: Propagation
+def _memories(
+    tracker: Tracker, obj: TrackedObject, needed: NeededFrames
 ) -> Iterator[tuple[int, FrameMemory]]:
-    """Yield the prompted memories, and of the tracked ones those that a frame to come may look at."""
+    """Yield the prompted memories, and of the tracked ones those that a frame to come may attend to."""
     yield from obj.conditioning.items()
-    frames = propagation.frames_to_keep()
-    for frame in sorted(set(frames) | set(obj.prompts)):
+    near = {frame for frames in needed.memories for frame in frames}
+    for frame in sorted(near | set(obj.prompts)):
         memory = tracker._store.get(obj.object_id, frame)
         if memory is not None:
             yield frame, memory

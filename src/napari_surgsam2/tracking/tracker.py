@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +22,8 @@ from napari_surgsam2.video import Video, open_video
 
 from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
-from .objects import FramePrompts, TrackedObject
-from .propagation import Direction, Propagation
+from .objects import FramePrompts, TrackedObject, Visit
+from .propagation import Direction, NeededFrames, Propagation
 from .pruning import EfficientFramePruning, PruningStrategy
 from .recall import MemoryRecall
 from .result import FrameResult, MemoryUse
@@ -44,6 +46,9 @@ class Tracker:
         The defaults if left out.
     pruning : PruningStrategy, optional
         Another way to prune than the settings' Efficient Frame Pruning.
+    overflow : Path, optional
+        A file for the masks of frames whose memories were let go, kept and read again; see `save_state`. A
+        temporary one if left out.
 
     Examples
     --------
@@ -59,6 +64,7 @@ class Tracker:
         video: Video | Any,
         settings: TrackingSettings | None = None,
         pruning: PruningStrategy | None = None,
+        overflow: Path | None = None,
     ) -> None:
         self.model = model
         self.video = video if isinstance(video, Video) else open_video(video)
@@ -67,7 +73,7 @@ class Tracker:
         self._objects: dict[int, TrackedObject] = {}
         self._frames = FrameEncoder(model, self.video, self.settings.feature_cache_bytes)
         window = max(config.num_maskmem, config.max_object_pointers)
-        self._store = MemoryStore(self.settings.memory_bytes, window)
+        self._store = MemoryStore(self.settings.memory_bytes, window, overflow)
         slots = config.num_maskmem
         self._recall = MemoryRecall(
             model.network,
@@ -175,16 +181,16 @@ class Tracker:
 
         An object without any prompts left keeps the masks it has, but is tracked no further.
         """
-        obj = self._known(object_id)
+        obj, frame = self._known(object_id), operator.index(frame)
         obj.prompts.pop(frame, None)
         obj.conditioning.pop(frame, None)
         obj.visited.pop(frame, None)
 
     def remove_object(self, object_id: int) -> None:
         """Forget an object and all its masks."""
-        self._known(object_id)
-        del self._objects[object_id]
-        self._store.remove_object(object_id)
+        obj = self._known(object_id)
+        del self._objects[obj.object_id]
+        self._store.remove_object(obj.object_id)
 
     def _known(self, object_id: int) -> TrackedObject:
         try:
@@ -211,6 +217,7 @@ class Tracker:
             If none of the objects is prompted or tracked there, or one has only negative clicks and no mask
             to take them from.
         """
+        frame = operator.index(frame)
         chosen = self._chosen(objects)
         with self._computing():
             for obj in chosen:
@@ -272,12 +279,12 @@ class Tracker:
         self._chosen(objects)
         return Propagation(self, direction, start, stop, frames, objects, resume)
 
-    def forget_outside(self, frames: range) -> None:
-        """Forget the masks and memories of tracked frames outside a range; prompted frames stay.
+    def keep_only(self, needed: NeededFrames) -> None:
+        """Forget the masks and memories of tracked frames that are not needed; prompted frames stay.
 
-        For runs that never come back to a frame; see `Propagation.frames_to_keep`.
+        For runs that never come back to a frame; see `Propagation.needed_frames`.
         """
-        self._store.keep_only(frames)
+        self._store.keep_only(needed.masks, needed.memories)
 
     def close(self) -> None:
         """Let go of all memories; the tracker is not to be used after that."""
@@ -304,6 +311,10 @@ class Tracker:
         positive = any(not prompts.only_negative for prompts in obj.prompts.values())
         return positive and obj.prompts[frame].only_negative and self._memory(obj, frame) is None
 
+    def _starting_frames(self, obj: TrackedObject) -> list[int]:
+        """Return the prompted frames that an object can be tracked from."""
+        return [frame for frame in obj.prompts if not self._awaits_tracking(obj, frame)]
+
     def _can_reach(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
         """Whether an object has a prompt or mask behind it to be tracked into a frame from."""
         behind = any(f >= frame if reverse else f <= frame for f in obj.conditioning)
@@ -320,7 +331,7 @@ class Tracker:
             tracked = []
             for obj in objects:
                 if frame in obj.conditioning:
-                    obj.visited[frame] = reverse
+                    obj.visited[frame] = Visit(reverse, obj.conditioning[frame])
                 else:
                     tracked.append(obj)
             if tracked:
@@ -388,7 +399,8 @@ class Tracker:
             )
         features = self._frames.features(frame)
         given = None if prompts.mask is None else self._frames.mask(prompts.mask.mask)
-        reverse = tracked.reverse if tracked is not None else obj.visited.get(frame, False)
+        visit = obj.visited.get(frame)
+        reverse = visit.reverse if visit is not None else tracked is not None and tracked.reverse
         if given is not None and prompts.is_given_mask:
             decoded = network.decode_given_mask(features, given)
         else:
@@ -399,7 +411,7 @@ class Tracker:
             elif prior is not None:
                 earlier = prior.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)[None, None].to(self.model.device)
             image = network.without_memory(features)
-            if tracked is not None or frame in obj.visited:
+            if tracked is not None or visit is not None:
                 recalled = self._recall.recall(obj, frame, reverse)
                 if recalled.memories:
                     image = self._recall.attend(features, [recalled])
@@ -408,6 +420,8 @@ class Tracker:
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
+        if tracked is not None:
+            tracked.active = None
         prompts.pending = prompts.mask_pending = False
 
     def _host_memories(self, decoded: Decoded, reverse: bool) -> Iterator[FrameMemory]:
