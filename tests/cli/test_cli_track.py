@@ -190,7 +190,7 @@ BAD = {
         "clip.mp4",
         ["--point", "0,3,4,99999999999"],
         2,
-        "The object id 99999999999 cannot be stored",
+        "The object id of a point is 99999999999; it must be a whole number, at least 1 and below",
     ),
     "box of 3": (
         "clip.mp4",

@@ -45,7 +45,7 @@ def whole_number(what: str, value: Any, at_least: int) -> int:
             number = math.nan
     if not (at_least <= number < _TOO_LARGE and number == int(number)):
         limit = f" and below {_TOO_LARGE}" if number >= _TOO_LARGE else ""
-        said = f"{value:g}" if isinstance(value, float) else repr(value)
+        said = f"{value:.15g}" if isinstance(value, float) else repr(value)
         raise PromptError(f"{what} is {said}; it must be a whole number, at least {at_least}{limit}.")
     return int(number)
 
