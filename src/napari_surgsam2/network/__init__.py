@@ -1,6 +1,7 @@
 """SAM 2 and SAM 2.1 as torch modules, with the parameter names of the published checkpoints."""
 
-from .config import TRUNKS, HieraConfig, NetworkConfig, config_for, config_from_state_dict
+from .config import TRUNKS, ConvNetConfig, HieraConfig, NetworkConfig, config_for, config_from_state_dict
+from .mask_decoder import DecodedMasks
 from .prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
 from .sam2 import (
     GIVEN_MASK_LOGIT,
@@ -23,7 +24,9 @@ __all__ = [
     "POSITIVE",
     "STRIDE",
     "TRUNKS",
+    "ConvNetConfig",
     "Decoded",
+    "DecodedMasks",
     "FrameFeatures",
     "HieraConfig",
     "NetworkConfig",

@@ -45,12 +45,31 @@ class HieraConfig:
 
 
 @dataclass(frozen=True)
+class ConvNetConfig:
+    """A convolutional trunk for small networks.
+
+    Attributes
+    ----------
+    channels : tuple of 4 ints
+        Channels after each stage, finest first.
+    blocks : tuple of 4 ints
+        Residual blocks in each stage.
+    """
+
+    channels: tuple[int, ...] = (48, 96, 192, 224)
+    blocks: tuple[int, ...] = (1, 2, 3, 1)
+
+
+TrunkConfig = HieraConfig | ConvNetConfig
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """A SAM 2 network; the defaults are those of SAM 2.1.
 
     Attributes
     ----------
-    trunk : HieraConfig
+    trunk : HieraConfig or ConvNetConfig
         The image trunk.
     dim : int
         Channels of the image features, prompts and object pointers.
@@ -72,7 +91,7 @@ class NetworkConfig:
         Whether object pointers carry their signed distance in time (SAM 2.1).
     """
 
-    trunk: HieraConfig = field(default_factory=HieraConfig)
+    trunk: TrunkConfig = field(default_factory=HieraConfig)
     dim: int = 256
     memory_dim: int = 64
     num_maskmem: int = 7
@@ -91,11 +110,22 @@ class NetworkConfig:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make a configuration from plain values; what the trunk is made of tells its kind.
+
+        Raises
+        ------
+        TypeError
+            If a name is unknown.
+        """
         trunk: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("trunk").items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.get("trunk", {}).items()
         }
-        return cls(trunk=HieraConfig(**trunk), **values)
+        kind = ConvNetConfig if "channels" in trunk else HieraConfig
+        return cls(**{**values, "trunk": kind(**trunk)})
 
 
 TINY = HieraConfig()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import HieraConfig
+from .config import ConvNetConfig, TrunkConfig
+from .convnet import ConvNet
 from .hiera import Hiera
 
 
@@ -31,9 +32,9 @@ class FeaturePyramid(nn.Module):
 class ImageEncoder(nn.Module):
     """Trunk and neck."""
 
-    def __init__(self, trunk: HieraConfig, dim: int) -> None:
+    def __init__(self, trunk: TrunkConfig, dim: int) -> None:
         super().__init__()
-        self.trunk = Hiera(trunk)
+        self.trunk = ConvNet(trunk) if isinstance(trunk, ConvNetConfig) else Hiera(trunk)
         self.neck = FeaturePyramid(trunk.channels, dim)
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import NetworkConfig
 from .image_encoder import ImageEncoder
 from .layers import MLP
-from .mask_decoder import MaskDecoder
+from .mask_decoder import DecodedMasks, MaskDecoder
 from .memory_attention import MemoryAttention
 from .memory_encoder import MemoryEncoder
 from .positions import sine_line
@@ -153,24 +153,26 @@ class Sam2Network(nn.Module):
         mask_logits : tensor, shape (B, 1, 4 h, 4 w), optional
             An earlier mask to start from.
         """
-        multimask = xy is None or xy.shape[1] < 2
-        return self._decode(image, features, xy, labels, mask_logits, multimask)
+        return self.choose(self.candidates(image, features, xy, labels, mask_logits))
 
-    def _decode(
+    def candidates(
         self,
         image: Tensor,
         features: FrameFeatures,
-        xy: Tensor | None,
-        labels: Tensor | None,
-        mask_logits: Tensor | None,
-        multimask: bool,
-    ) -> Decoded:
+        xy: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask_logits: Tensor | None = None,
+        multimask: bool | None = None,
+    ) -> DecodedMasks:
+        """Return all candidate masks, which training learns from; parameters as of `decode`."""
+        if multimask is None:
+            multimask = xy is None or xy.shape[1] < 2
         B, _, h, w = image.shape
         if xy is None or labels is None:
             xy = torch.zeros(B, 1, 2, device=image.device)
             labels = torch.full((B, 1), PADDING, device=image.device)
         prompt = self.sam_prompt_encoder
-        masks = self.sam_mask_decoder(
+        masks: DecodedMasks = self.sam_mask_decoder(
             image,
             prompt.pe_layer.grid(h, w),
             prompt.embed_points(xy, labels, h * STRIDE),
@@ -179,6 +181,10 @@ class Sam2Network(nn.Module):
             features.finest,
             multimask,
         )
+        return masks
+
+    def choose(self, masks: DecodedMasks) -> Decoded:
+        """Take the candidate of the highest predicted IoU."""
         best = masks.iou.argmax(-1, keepdim=True)
         score = masks.object_score.float()
         present = score > 0
@@ -195,15 +201,16 @@ class Sam2Network(nn.Module):
         ----------
         features : FrameFeatures
             The frame.
-        mask : tensor, shape (1, 1, S, S), bool
-            The mask at the size of the network's input.
+        mask : tensor, shape (B, 1, S, S), bool
+            The masks at the size of the network's input.
         """
         mask = mask.float()
         side = [n // MASK_STRIDE for n in mask.shape[-2:]]
         logits = F.interpolate(mask * _MASK_SCALE + _MASK_BIAS, side, mode="bilinear", antialias=True)
-        decoded = self._decode(
-            features.image, features, None, None, self.mask_downsample(mask), multimask=False
+        masks = self.candidates(
+            features.image, features, mask_logits=self.mask_downsample(mask), multimask=False
         )
+        decoded = self.choose(masks)
         present = mask.flatten(1).any(dim=1, keepdim=True)
         pointer = torch.where(present, decoded.pointer, self.no_obj_ptr)
         score = torch.where(present, _MASK_SCALE + _MASK_BIAS, _MASK_BIAS)
