@@ -1,0 +1,273 @@
+"""Instruments of keyhole surgery: a shaft, a polished wrist, jaws, hooks and tubes, and how they move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .noise import FloatArray, noise, wander
+from .shapes import Limb, Patch, cover, limb, merge, region
+
+KINDS = (
+    "grasper",
+    "needle driver",
+    "scissors",
+    "bipolar forceps",
+    "hook",
+    "spatula",
+    "suction tube",
+    "clip applier",
+    "stapler",
+    "ultrasound probe",
+)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a part looks: base colour, contrast of its reflections, where they sit, and detail along it."""
+
+    color: FloatArray
+    shine: float
+    streaks: FloatArray  # (S, 3): position across, width, strength
+    bands: FloatArray  # brightness along the part, sampled in steps
+    step: float
+
+    def shade(self, part: Limb, light: float) -> FloatArray:
+        """Return colours (h, w, 3)."""
+        body = np.sqrt(np.clip(1 - part.across**2, 0, 1)) * 0.75 + 0.25
+        index = np.clip(part.along / self.step, 0, len(self.bands) - 1).astype(np.intp)
+        glow = np.zeros_like(body)
+        for at, width, strength in self.streaks:
+            glow += strength * np.exp(-(((part.across - at - light) / width) ** 2))
+        body = body * self.bands[index]
+        return np.asarray(body[..., None] * self.color + (self.shine * glow)[..., None], dtype=np.float32)
+
+
+def _metal(rng: np.random.Generator, unit: float) -> Finish:
+    gray = rng.uniform(0.25, 0.75)
+    tint = rng.uniform(0.88, 1.08, 3) * np.asarray((1.02, 1.0, 0.98))
+    if rng.random() < 0.12:  # golden or coated
+        tint = np.asarray(((1.25, 1.0, 0.55), (0.5, 0.6, 0.9), (0.35, 0.35, 0.35))[rng.integers(3)])
+    return _finish(rng, gray * tint, rng.uniform(0.3, 0.9), unit, rng.uniform(0.1, 0.5))
+
+
+def _finish(
+    rng: np.random.Generator, color: FloatArray, shine: float, unit: float, contrast: float
+) -> Finish:
+    count = int(rng.integers(1, 4))
+    streaks = np.stack(
+        [rng.uniform(-0.8, 0.8, count), rng.uniform(0.05, 0.35, count), rng.uniform(0.2, 1, count)], axis=1
+    )
+    bands = np.ones(256, dtype=np.float32)
+    bands += contrast * noise(rng, 1, 256, rng.uniform(3, 30), 2)[0]
+    for _ in range(rng.integers(0, 5)):  # joints, slots, rings
+        at, wide = rng.integers(0, 250), rng.integers(1, 6)
+        bands[at : at + wide] *= rng.choice([0.3, 0.5, 1.5])
+    return Finish(
+        np.clip(color, 0.01, 1).astype(np.float32),
+        float(shine),
+        streaks,
+        np.clip(bands, 0.1, 2),
+        unit * 0.006,
+    )
+
+
+def _shaft_finish(rng: np.random.Generator, kind: str, unit: float) -> Finish:
+    choice = rng.random()
+    if kind == "suction tube" or choice < 0.15:
+        return _metal(rng, unit)
+    if choice < 0.75:  # dark, as most are
+        color = rng.uniform(0.02, 0.2) * rng.uniform(0.85, 1.15, 3)
+        return _finish(rng, color, rng.uniform(0.05, 0.5), unit, rng.uniform(0, 0.15))
+    if choice < 0.9:
+        color = rng.uniform(0.5, 0.9) * rng.uniform(0.9, 1.05, 3)
+        return _finish(rng, color, rng.uniform(0.05, 0.3), unit, rng.uniform(0, 0.2))
+    return _finish(rng, rng.uniform(0.05, 0.8, 3), rng.uniform(0.05, 0.4), unit, rng.uniform(0, 0.2))
+
+
+class Instrument:
+    """One instrument over a clip.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where its randomness comes from.
+    size : tuple of 2 ints
+        Height and width of the picture.
+    frames : int
+        Length of the clip.
+    pace : float
+        How fast things happen.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> None:
+        height, width = size
+        unit = float(min(size))
+        self._size, self._unit = size, unit
+        self.kind = str(rng.choice(KINDS, p=np.asarray((4, 3, 3, 3, 2, 1, 2, 1, 1, 1)) / 21))
+        self.name = self.kind
+        near = np.exp(rng.uniform(np.log(0.6), np.log(1.5)))  # how close to the camera
+        thick = {"suction tube": 0.6, "stapler": 1.4, "ultrasound probe": 1.5}.get(self.kind, 1.0)
+        self._radius = unit * 0.045 * near * thick
+        # From beyond an edge, more often from the sides and below.
+        side = rng.choice(4, p=(0.35, 0.35, 0.22, 0.08))
+        along = rng.uniform(0.1, 0.9)
+        out = 0.5 * max(size)
+        base = (
+            (height * along, -out),
+            (height * along, width + out),
+            (height + out, width * along),
+            (-out, width * along),
+        )
+        self._base = np.asarray(base[side], dtype=np.float32)
+        sway = unit * 0.25
+        self._sway = np.stack([wander(rng, frames, -sway, sway, pace * 0.4) for _ in range(2)], axis=1)
+        spread = rng.uniform(0.2, 0.9)
+        self._tip = np.stack(
+            [
+                wander(rng, frames, n * (0.5 - 0.45 * spread), n * (0.5 + 0.45 * spread), pace)
+                for n in (height, width)
+            ],
+            axis=1,
+        )
+        self._tip += unit * 0.004 * rng.standard_normal((frames, 2)).astype(np.float32) * rng.random()
+        self._inside = _presence(rng, frames, pace)
+        self._bend = wander(rng, frames, -0.9, 0.9, pace) * rng.uniform(0.2, 1)
+        self._open = wander(rng, frames, 0.0, rng.uniform(0.1, 0.7), pace * 2)
+        self._light = wander(rng, frames, -0.15, 0.15, pace)
+        self._shaft = _shaft_finish(rng, self.kind, unit)
+        self._wrist = _metal(rng, unit)
+        self._jaw = _metal(rng, unit) if rng.random() < 0.6 else self._wrist
+        r = self._radius
+        self._wrist_length = r * rng.uniform(0.8, 3.5)
+        self._wrist_width = rng.uniform(0.7, 1.0)
+        self._jaw_length = r * rng.uniform(1.5, 5)
+        self._jaw_width = (r * rng.uniform(0.25, 0.5), r * rng.uniform(0.08, 0.3))
+        self._curve = rng.uniform(-0.6, 0.6) * (rng.random() < 0.6)
+        self._slot = rng.random() < 0.4
+        self._ticks = rng.random() < 0.5
+
+    def draw(self, t: int) -> Patch | None:
+        """Paint it as it is in frame `t`; None where it is out of the picture."""
+        base = self._base + self._sway[t]
+        toward = self._tip[t] - base
+        reach = np.hypot(*toward)
+        direction = toward / reach
+        tip = base + direction * reach * self._inside[t]
+        bend = self._bend[t]
+        parts: list[Patch] = []
+        if self.kind in ("suction tube", "ultrasound probe", "stapler"):
+            self._straight(parts, t, base, tip, direction)
+        else:
+            total = self._wrist_length + self._jaw_length
+            wrist = tip - direction * total
+            turned = _turn(direction, bend)
+            joint = wrist + turned * self._wrist_length
+            self._jaws(parts, t, joint, turned)
+            self._add(
+                parts, self._wrist, t, [wrist, joint], [self._radius * 0.95, self._radius * self._wrist_width]
+            )
+            self._add(parts, self._shaft, t, [base, wrist], [self._radius * 1.25, self._radius], blunt=True)
+        return merge(parts)
+
+    def _straight(
+        self, parts: list[Patch], t: int, base: FloatArray, tip: FloatArray, direction: FloatArray
+    ) -> None:
+        r = self._radius
+        if self.kind == "suction tube":
+            end = tip + _turn(direction, self._curve) * r * 2
+            self._add(parts, self._shaft, t, [tip, end], [r, r * 0.8])
+            self._add(parts, self._shaft, t, [base, tip], [r * 1.1, r])
+            for i in range(4 if self._slot else 0):
+                hole = tip - direction * r * (1 + 1.8 * i)
+                self._add(parts, _HOLE, t, [hole, hole + direction * r * 0.4], [r * 0.3, r * 0.3])
+            return
+        head = tip - direction * r * (7 if self.kind == "stapler" else 5)
+        gap = _turn(direction, np.pi / 2) * r * (0.25 + 0.8 * self._open[t])
+        if self.kind == "stapler":
+            for sign in (-1, 1):
+                self._add(parts, self._jaw, t, [head, tip + sign * gap], [r * 0.5, r * 0.42])
+        else:
+            self._add(parts, self._jaw, t, [head, tip], [r * 1.15, r * 1.05])
+            for i in range(1, 5 if self._ticks else 1):
+                at = head + (tip - head) * i / 5
+                across = _turn(direction, np.pi / 2) * r * 0.7
+                self._add(parts, _HOLE, t, [at - across, at + across], [r * 0.08, r * 0.08])
+        self._add(parts, self._shaft, t, [base, head], [r * 1.1, r * 0.9], blunt=True)
+
+    def _jaws(self, parts: list[Patch], t: int, joint: FloatArray, direction: FloatArray) -> None:
+        length, (wide, narrow) = self._jaw_length, self._jaw_width
+        if self.kind in ("hook", "spatula"):
+            mid = joint + direction * length * 0.7
+            angle = 1.5 if self.kind == "hook" else self._curve
+            end = mid + _turn(direction, angle * (1 if self._curve >= 0 else -1)) * length * 0.35
+            self._add(parts, self._jaw, t, [joint, mid, end], [wide * 0.6, wide * 0.45, narrow])
+            return
+        opening = self._open[t]
+        for sign in (-1, 1):
+            first = _turn(direction, sign * opening)
+            second = _turn(direction, sign * opening * 0.6 + self._curve)
+            mid = joint + first * length * 0.5
+            end = mid + second * length * 0.5
+            fat = 1.8 if self.kind == "needle driver" else 1.0
+            self._add(parts, self._jaw, t, [joint, mid, end], [wide * fat, wide * 0.9 * fat, narrow * fat])
+            if self._slot and self.kind in ("grasper", "bipolar forceps"):
+                hole = [joint + first * length * 0.3, mid + second * length * 0.1]
+                self._add(parts, _HOLE, t, hole, [wide * 0.3, wide * 0.25])
+
+    def _add(
+        self,
+        parts: list[Patch],
+        finish: Finish,
+        t: int,
+        points: list[FloatArray],
+        radii: list[float],
+        blunt: bool = False,
+    ) -> None:
+        light = float(self._light[t])
+        for i in range(len(points) - 1):
+            where = region(self._size, np.stack(points[i : i + 2]), max(radii[i : i + 2]))
+            if where is None:
+                continue
+            part = limb(where, points[i], points[i + 1], (radii[i], radii[i + 1]), blunt)
+            alpha = cover(part.distance)
+            if alpha.any():
+                if blunt:  # bands stay with the far end, which is in the picture
+                    part = Limb(part.distance, np.hypot(*(points[1] - points[0])) - part.along, part.across)
+                parts.append(Patch(where.top, where.left, finish.shade(part, light), alpha))
+
+
+_HOLE = Finish(
+    np.asarray((0.05, 0.03, 0.03), dtype=np.float32),
+    0.1,
+    np.asarray([[0.0, 0.3, 0.3]]),
+    np.ones(8, dtype=np.float32),
+    1.0,
+)
+
+
+def _turn(direction: FloatArray, angle: float) -> FloatArray:
+    """Turn a direction (y, x)."""
+    c, s = np.cos(angle), np.sin(angle)
+    y, x = direction
+    return np.asarray((y * c + x * s, x * c - y * s), dtype=np.float32)
+
+
+def _presence(rng: np.random.Generator, frames: int, pace: float) -> FloatArray:
+    """Return how far along its way in an instrument is, 1 at its place and 0 far outside, frame by frame."""
+    if rng.random() < 0.55:
+        return np.ones(frames, dtype=np.float32)
+    level = np.ones(frames, dtype=np.float32)
+    inside = rng.random() < 0.7
+    t = 0
+    while t < frames:
+        stay = int(rng.uniform(0.5, 2.5) / pace) + 1
+        level[t : t + stay] = 1.0 if inside else 0.25
+        t += stay
+        inside = not inside
+    ramp = max(1, int(0.5 / pace))
+    padded = np.pad(level, ramp, mode="edge")
+    kernel = np.hanning(2 * ramp + 3)[1:-1]
+    smooth = np.convolve(padded, kernel / kernel.sum(), mode="same")
+    return smooth[ramp : ramp + frames].astype(np.float32)

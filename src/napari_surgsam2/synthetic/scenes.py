@@ -1,0 +1,214 @@
+"""Scenes: what is in them, in what order, and how a frame is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .instruments import Instrument
+from .noise import FloatArray, noise, resize, wander
+from .optics import Camera, Light, Smoke, UInt8Array, speckle
+from .shapes import Patch, paint
+from .surfaces import Surface, picture, plain, soften, tissue
+from .things import Actor, Blob, cell, flap, gauze, needle_and_thread, organ, outline, thing
+from .view import View, surface_size
+
+
+@dataclass
+class Scene:
+    """Everything that a clip shows, back to front.
+
+    Attributes
+    ----------
+    size : tuple of 2 ints
+        Height and width of the picture.
+    surface : Surface
+        What lies behind everything.
+    view, light, camera : View, Light or None, Camera
+        How it is seen, lit and recorded.
+    actors : list of Actor
+        What moves, back to front.
+    labelled : list of int
+        The label of each actor; 0 for what only hides others.
+    shadow : float
+        How dark the shadows of actors are.
+    smoke : Smoke or None
+        What lies over everything.
+    grain : list of arrays
+        Speckle that everything is multiplied with, in turn; nothing is seen or labelled where it is 0.
+    """
+
+    size: tuple[int, int]
+    surface: Surface
+    view: View
+    light: Light | None
+    camera: Camera
+    actors: list[Actor] = field(default_factory=list)
+    labelled: list[int] = field(default_factory=list)
+    shadow: float = 0.0
+    smoke: Smoke | None = None
+    grain: list[FloatArray] = field(default_factory=list)
+
+    def add(self, actor: Actor, label: bool = True) -> None:
+        """Put an actor in front of the others."""
+        self.actors.append(actor)
+        self.labelled.append(max(self.labelled, default=0) + 1 if label else 0)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What each label is."""
+        return {n: a.name for a, n in zip(self.actors, self.labelled, strict=True) if n}
+
+    def draw(self, t: int) -> tuple[UInt8Array, npt.NDArray[np.uint8]]:
+        """Return frame `t`, (Y, X, 3), and its labels, (Y, X)."""
+        albedo, slope = self.view.see(self.surface, t)
+        image = albedo if self.light is None else self.light.shine(albedo, slope, self.surface.gloss, t)
+        labels = np.zeros(self.size, dtype=np.uint8)
+        for actor, label in zip(self.actors, self.labelled, strict=True):
+            patch = actor.draw(t)
+            if patch is None:
+                continue
+            if self.shadow:
+                self._cast(image, patch)
+            paint(image, patch)
+            labels[patch.slices][patch.alpha > 0.5] = label
+        if self.grain:
+            grain = self.grain[t % len(self.grain)]
+            image = image * grain[..., None]
+            labels[grain == 0] = 0
+        if self.smoke is not None:
+            self.smoke.veil(image, t)
+        return self.camera.record(image, t), labels
+
+    def _cast(self, image: FloatArray, patch: Patch) -> None:
+        """Darken what is beside and under a patch."""
+        h, w = patch.alpha.shape
+        if h < 8 or w < 8:
+            return
+        reach = max(1.0, min(self.size) * 0.02)
+        step = max(1, int(reach / 2))
+        soft = soften(patch.alpha[::step, ::step], reach / step)
+        shade = 1 - self.shadow * resize(soft, h, w).clip(0, 1)
+        down = int(reach * 1.5)
+        part = image[patch.top + down : patch.top + h + down, patch.left : patch.left + w]
+        part *= shade[: len(part)][..., None]
+
+
+def laparoscopy(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene of keyhole surgery."""
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.7 else 0.1)
+    unit = float(min(size))
+    odd = rng.random() < 0.12  # so that instruments are known on any ground
+    surface = (picture if odd else tissue)(rng, *surface_size(size), unit)
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.5))
+    for _ in range(rng.choice(3, p=(0.6, 0.3, 0.1))):
+        scene.add(organ(rng, size, view, pace))
+    if rng.random() < 0.12:
+        scene.add(gauze(rng, size, view, pace))
+    if rng.random() < 0.12:
+        for part in needle_and_thread(rng, size, frames, pace):
+            scene.add(part)
+    for _ in range(rng.choice((1, 2, 3, 4), p=(0.2, 0.42, 0.28, 0.1))):
+        scene.add(Instrument(rng, size, frames, pace))
+    if rng.random() < 0.2:
+        scene.add(flap(rng, size, frames, pace), label=False)
+    if rng.random() < 0.3:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
+def things(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene of arbitrary things on an arbitrary ground."""
+    view = View(rng, size, frames, pace, rng.random())
+    surface = picture(rng, *surface_size(size), float(min(size)))
+    light = Light(rng, size, frames, pace) if rng.random() < 0.5 else None
+    scene = Scene(size, surface, view, light, Camera(rng, size, frames, pace, medical=False))
+    scene.shadow = rng.uniform(0, 0.5) * (rng.random() < 0.4)
+    for _ in range(rng.integers(1, 7)):
+        scene.add(thing(rng, size, frames, pace))
+    if rng.random() < 0.2:
+        scene.add(Instrument(rng, size, frames, pace))
+    return scene
+
+
+def microscopy(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make cells under a microscope: fluorescent on dark, or dark and bright on gray."""
+    dark = rng.random() < 0.55
+    ground = rng.uniform(0.01, 0.12) if dark else rng.uniform(0.35, 0.8)
+    tint = np.ones(3) if rng.random() < 0.6 else rng.uniform(0.3, 1, 3)
+    height, width = surface_size(size)
+    uneven = 1 + rng.uniform(0.05, 0.4) * noise(rng, height, width, min(size) * rng.uniform(0.05, 0.8), 3)
+    albedo = (ground * uneven)[..., None] * tint
+    slope = np.zeros((height, width, 2), dtype=np.float32)
+    surface = Surface(np.clip(albedo, 0, 1).astype(np.float32), slope, 0.0)
+    view = View(rng, size, frames, pace, rng.uniform(0, 0.3))
+    scene = Scene(size, surface, view, None, Camera(rng, size, frames, pace, medical=False))
+    share = (
+        rng.uniform(0.35, 0.95)
+        if dark
+        else np.clip(ground + rng.choice((-1, 1)) * rng.uniform(0.08, 0.3), 0, 1)
+    )
+    style = plain(tuple((share * tint).tolist()), 64, 64)
+    like = outline(rng, frames, pace, rng.uniform(0.2, 0.5)) if rng.random() < 0.5 else None
+    for _ in range(rng.integers(3, 15)):
+        scene.add(cell(rng, size, frames, pace, style, like))
+    return scene
+
+
+def ultrasound(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make lesions and vessels in an ultrasound picture; `nano` is never trained on these."""
+    height, width = surface_size(size)
+    unit = float(min(size))
+    layers = noise(rng, height, 1, unit * 0.08, 2) + 0.4 * noise(rng, height, width, unit * 0.3, 3)
+    albedo = np.repeat(np.clip(0.3 + 0.12 * layers, 0.03, 1)[..., None], 3, axis=-1)
+    surface = Surface(albedo.astype(np.float32), np.zeros((height, width, 2), dtype=np.float32), 0.0)
+    view = View(rng, size, frames, pace, rng.uniform(0.1, 0.6))
+    scene = Scene(size, surface, view, None, Camera(rng, size, frames, pace, medical=False, gray=True))
+    for _ in range(rng.integers(1, 4)):
+        level = rng.choice((rng.uniform(0.02, 0.12), rng.uniform(0.5, 0.8)))
+        course = view.follow(np.asarray(rng.uniform(0.25, 0.75, 2) * size, dtype=np.float32))
+        drift = [wander(rng, frames, -0.05 * unit, 0.05 * unit, pace) for _ in range(2)]
+        radius = unit * rng.uniform(0.06, 0.18) * (1 + wander(rng, frames, -0.2, 0.2, pace))
+        shape = outline(rng, frames, pace, rng.uniform(0.2, 0.8))
+        tissue_like = plain((level,) * 3, 8, 8)
+        scene.add(
+            Blob(
+                rng,
+                "lesion",
+                size,
+                (course + np.stack(drift, axis=1)).astype(np.float32),
+                radius,
+                tissue_like,
+                shape,
+                softness=unit * 0.02,
+                opacity=rng.uniform(0.7, 1),
+            )
+        )
+    fan = _fan(rng, size)
+    scene.grain = [speckle(rng, *size, unit * 0.012) * fan for _ in range(6)]
+    return scene
+
+
+def _fan(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
+    """Return 1 within the sector that a curved probe sees."""
+    height, width = size
+    y = np.arange(height, dtype=np.float32)[:, None] + height * rng.uniform(0.15, 0.35)
+    x = np.arange(width, dtype=np.float32)[None] - width / 2
+    angle, reach = np.abs(np.arctan2(x, y)), np.hypot(y, x)
+    inside = (
+        (angle < rng.uniform(0.5, 0.75)) & (reach < height * rng.uniform(1.1, 1.3)) & (reach > height * 0.3)
+    )
+    return np.asarray(inside, dtype=np.float32)
+
+
+Maker = Callable[[np.random.Generator, tuple[int, int], int, float], Scene]
+SCENES: dict[str, Maker] = {
+    "laparoscopy": laparoscopy,
+    "things": things,
+    "microscopy": microscopy,
+    "ultrasound": ultrasound,
+}

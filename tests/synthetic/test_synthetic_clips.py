@@ -1,0 +1,81 @@
+"""Made-up clips: exact, repeatable, varied."""
+
+import numpy as np
+import pytest
+
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.synthetic import SCENES, TRAINING_MIX, draw_frames, make_clip, make_scene
+
+SIZE = (96, 128)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_clip_is_a_video_with_a_label_for_every_pixel(scene):
+    clip = make_clip(3, 4, SIZE, scene)
+    assert (clip.video.shape, clip.video.dtype) == ((4, *SIZE, 3), np.uint8)
+    assert (clip.labels.shape, clip.labels.dtype) == ((4, *SIZE), np.uint8)
+    assert set(np.unique(clip.labels)) - {0} <= set(clip.names)
+    assert clip.video.std() > 3
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_same_seed_makes_the_same_clip_and_another_one_another(scene):
+    first, again, other = (make_clip(seed, 2, SIZE, scene) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first.video, again.video)
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert (first.video != other.video).mean() > 0.2
+
+
+def test_frames_drawn_one_by_one_are_those_of_the_clip():
+    clip = make_clip(8, 3, SIZE)
+    for t, (image, labels) in enumerate(draw_frames(make_scene(8, 3, SIZE), 3)):
+        np.testing.assert_array_equal(image, clip.video[t])
+        np.testing.assert_array_equal(labels, clip.labels[t])
+
+
+def test_labels_lie_on_what_is_seen():
+    """Where an object's label moves away, the picture changes."""
+    clip = make_clip(2, 12, SIZE, "things", pace=0.3)
+    changed = np.abs(np.diff(clip.video.astype(int), axis=0)).mean(axis=-1)
+    left = clip.labels[1:] != clip.labels[:-1]
+    assert left.any()
+    assert changed[left].mean() > 2 * changed[~left].mean()
+
+
+def test_objects_enter_leave_and_hide_one_another():
+    """Over some clips, objects are out of view for a while, and come back."""
+    came_back = gone = 0
+    for seed in range(6):
+        clip = make_clip(seed, 16, (48, 64), "laparoscopy", pace=0.4)
+        for object_id in clip.names:
+            seen = (clip.labels == object_id).any(axis=(1, 2))
+            changes = np.diff(seen.astype(int))
+            gone += (changes == -1).any()
+            came_back += (changes == -1).any() and (changes[np.argmin(changes) :] == 1).any()
+    assert gone >= 3
+    assert came_back >= 1
+
+
+def test_instruments_are_in_most_laparoscopic_clips():
+    kinds = {"organ", "gauze", "needle", "thread"}
+    shown = [set(make_clip(s, 1, (48, 64)).names.values()) - kinds for s in range(12)]
+    assert all(shown)
+    assert len(set.union(*shown)) >= 5
+
+
+def test_the_training_mix_leaves_out_a_kind_for_fine_tuning():
+    assert "ultrasound" not in TRAINING_MIX
+    assert sum(TRAINING_MIX.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scene": "opera"}, "no kind of scene 'opera'.*laparoscopy"),
+        ({"frames": 0}, "0 frames"),
+        ({"size": (16, 64)}, "16 x 64 pixels"),
+    ],
+)
+def test_clips_that_cannot_be_made_are_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        make_clip(0, **arguments)
