@@ -23,6 +23,7 @@ from napari_surgsam2.prompts import (
     load_prompts,
     masks_from_labels,
     points_from_table,
+    points_to_csv,
     points_to_table,
     prompts_from_dict,
     prompts_to_dict,
@@ -52,6 +53,13 @@ def test_a_table_keeps_points() -> None:
     assert points_from_table(*points_to_table([])) == []
 
 
+def test_a_csv_of_points_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text(points_to_csv(POINTS), encoding="utf-8")
+
+    assert load_prompts(path) == POINTS
+
+
 @pytest.mark.parametrize("features", ["numbers", "words", "none"])
 def test_the_csv_that_napari_saves_is_read(features: str, tmp_path: Path) -> None:
     layers = pytest.importorskip("napari.layers")
@@ -63,6 +71,14 @@ def test_the_csv_that_napari_saves_is_read(features: str, tmp_path: Path) -> Non
 
     layer.save(str(tmp_path / "points.csv"))
 
+    if features == "numbers":
+        (header, *rows), (own_header, *own_rows) = (
+            text.splitlines() for text in ((tmp_path / "points.csv").read_text(), points_to_csv(POINTS))
+        )
+        assert own_header == header
+        np.testing.assert_array_equal(
+            np.genfromtxt(own_rows, delimiter=","), np.genfromtxt(rows, delimiter=",")
+        )
     expected = [Point(p.frame, p.y, p.x) for p in POINTS] if features == "none" else POINTS
     assert load_prompts(tmp_path / "points.csv") == expected
     assert as_prompts(layer) == expected

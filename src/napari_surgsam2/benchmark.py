@@ -90,7 +90,7 @@ class _MovingSquares:
 
 
 def bench_model(name_or_path: str, image_size: int | None, device: str) -> tuple[Model, bool]:
-    """Load a model, or make it with random weights if it is known but not downloaded.
+    """Load a model, or make it with random weights if it is known but neither built in nor downloaded.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def bench_model(name_or_path: str, image_size: int | None, device: str) -> tuple
     if Path(name_or_path).suffix.lower() in CHECKPOINT_SUFFIXES:
         return load_model(name_or_path, image_size=image_size, device=device), False
     entry = registry_entry(name_or_path)
-    if entry.path.is_file():
+    if entry.built_in or entry.path.is_file():
         return load_model(name_or_path, image_size=image_size, device=device), False
     chosen = resolve_device(device)
     size = image_size or entry.image_size

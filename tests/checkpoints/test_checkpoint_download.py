@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from napari_surgsam2 import checkpoints
 from napari_surgsam2.checkpoints import (
+    DEFAULT_MODEL,
     RegistryEntry,
     cache_folder,
     ensure_downloaded,
@@ -218,6 +220,24 @@ def test_a_cache_that_cannot_be_written_is_told(make_entry, cache: Path) -> None
     cache.write_text("a file, not a folder")
     with pytest.raises(CheckpointError, match=r"could not be written.*NAPARI_SURGSAM2_CACHE"):
         ensure_downloaded(make_entry())
+
+
+def test_a_built_in_model_is_there_without_a_download(cache: Path) -> None:
+    entry = registry_entry(DEFAULT_MODEL)
+
+    assert entry.built_in
+    assert ensure_downloaded(entry) == entry.path == Path(checkpoints.__file__).with_name("nano.safetensors")
+    assert verify(entry) == entry.sha256
+    assert left_in(cache) == []
+
+
+def test_a_built_in_model_that_is_gone_or_damaged_is_told(make_entry) -> None:
+    entry = make_entry(url=None, file="gone.safetensors")
+    for check in (ensure_downloaded, verify):
+        with pytest.raises(CheckpointError, match=r"is built in, but there is no .*\. Install .* again"):
+            check(entry)
+    with pytest.raises(CheckpointError, match=r"is damaged: it has \d+ bytes, not 1\. Install .* again"):
+        verify(make_entry(url=None, file="nano.safetensors", bytes=1))
 
 
 def test_the_cache_folder_is_the_users_or_the_chosen_one(

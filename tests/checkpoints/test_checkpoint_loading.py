@@ -42,8 +42,16 @@ def test_a_published_architecture_is_told_from_its_weights(architecture: str) ->
     assert config_from_state_dict(weights) == config_for(architecture)
 
 
-def test_every_registered_model_has_a_published_architecture() -> None:
-    assert {entry.architecture for entry in registry().values()} == set(PUBLISHED)
+def test_every_model_to_download_has_a_published_architecture() -> None:
+    assert {e.architecture for e in registry().values() if not e.built_in} == set(PUBLISHED)
+
+
+def test_the_built_in_model_loads_and_is_small() -> None:
+    model = load_model("nano", device="cpu")
+
+    assert model.image_size == registry()["nano"].image_size == 256
+    assert model.parameters < 10e6
+    assert all(torch.isfinite(p).all() for p in model.network.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,12 @@ def test_all_models_are_listed(run: Run, downloaded: str, cache: Path) -> None:
     assert outcome.code == 0
     rows = [line.split() for line in outcome.out.splitlines()]
     assert [row[0] for row in rows[1:]] == list(registry())
+    assert rows[1][:4] == ["nano", "(default)", "built", "in"]
     assert [row[0] for row in rows if "downloaded" in row] == [downloaded]
     assert f"Downloaded models are kept in {cache}" in outcome.err
 
 
-@pytest.mark.parametrize("name", registry())
+@pytest.mark.parametrize("name", [e.name for e in registry().values() if not e.built_in])
 def test_what_is_known_of_a_model_is_told(name: str, run: Run, cache: Path) -> None:
     outcome = run("models", "info", name)
 
@@ -60,11 +61,21 @@ def test_what_is_known_of_a_model_is_told(name: str, run: Run, cache: Path) -> N
 
 
 @pytest.mark.parametrize("command", ["info", "download", "verify"])
+def test_the_built_in_model_is_told_to_be(command: str, run: Run, cache: Path) -> None:
+    outcome = run("models", command, "nano")
+
+    assert outcome.code == 0
+    assert "built in" in outcome.out + outcome.err
+    assert str(registry_entry("nano").path) in outcome.out + outcome.err
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("command", ["info", "download", "verify"])
 def test_an_unknown_model_is_told(command: str, run: Run) -> None:
     outcome = run("models", command, "sam9")
 
     assert (outcome.code, outcome.out) == (2, "")
-    assert "There is no model 'sam9'; the models are: sam2.1_hiera_tiny" in outcome.err
+    assert "There is no model 'sam9'; the models are: nano, sam2.1_hiera_tiny" in outcome.err
 
 
 def test_a_model_is_downloaded_once_and_verified(run: Run, downloaded: str, cache: Path) -> None:
@@ -120,6 +131,14 @@ def test_numbers_are_on_the_standard_output(run: Run, files: Path) -> None:
     assert "tiny.safetensors with its weights" in outcome.err
 
 
+def test_the_built_in_model_is_timed_unless_another_is_named(run: Run, monkeypatch) -> None:
+    monkeypatch.setattr(benchmark, "_WARM_UP", 1)
+    outcome = run("bench", *QUICK)
+
+    assert outcome.code == 0
+    assert "nano with its weights" in outcome.err
+
+
 def test_cases_are_compared_in_a_table(run: Run, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "_WARM_UP", 1)
     outcome = run("bench", "--model", "tiny.safetensors", *QUICK, "--objects", 1, "--objects", 2, cwd=files)
@@ -169,7 +188,7 @@ def test_the_version_is_printed(run: Run) -> None:
     assert (outcome.code, outcome.out.strip()) == (0, version("napari-surgsam2"))
 
 
-@pytest.mark.parametrize("command", [[], ["track"], ["bench"], ["models"], ["models", "list"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["track"], ["bench"], ["models"], ["models", "list"]])
 def test_every_command_has_help(command: list[str], run: Run) -> None:
     for option in ("-h", "--help"):
         outcome = run(*command, option)

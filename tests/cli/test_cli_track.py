@@ -239,7 +239,7 @@ BAD = {
         "clip.mp4",
         [*POINT, "--model", "sam9"],
         2,
-        "There is no model 'sam9'; the models are: sam2",
+        "There is no model 'sam9'; the models are: nano",
     ),
     "model gone": ("clip.mp4", [*POINT, "--model", "gone.pt"], 1, "There is no checkpoint at 'gone.pt'"),
     "model text": (
@@ -443,9 +443,9 @@ def test_resuming_what_is_complete_does_nothing(track, tmp_path: Path) -> None:
 def test_ctrl_c_outside_the_tracking_ends_the_run_at_once(
     stage: str, track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_surgsam2.cli.track import _RunProgress
+    from napari_surgsam2.cli.progress import RunProgress
 
-    monkeypatch.setattr(_RunProgress, f"_on_{stage}", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(RunProgress, f"_on_{stage}", lambda *_: signal.raise_signal(signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
 
     outcome = track("clip.mp4", *POINT, "--preview", tmp_path / "p.mp4")

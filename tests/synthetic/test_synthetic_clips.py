@@ -73,9 +73,10 @@ def test_the_training_mix_leaves_out_a_kind_for_fine_tuning():
     [
         ({"scene": "opera"}, "no kind of scene 'opera'.*laparoscopy"),
         ({"frames": 0}, "0 frames"),
+        ({"seed": -1}, "seed is -1"),
         ({"size": (16, 64)}, "16 x 64 pixels"),
     ],
 )
 def test_clips_that_cannot_be_made_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
-        make_clip(0, **arguments)
+        make_clip(**{"seed": 0, **arguments})

@@ -55,7 +55,7 @@ def expected_digest(entry: RegistryEntry) -> str | None:
 
 
 def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) -> Path:
-    """Return the file of a known model, downloading it if it is not there.
+    """Return the file of a known model, downloading it if it is neither there nor built in.
 
     The file appears under its name only when it is whole and its digest is right. Raising an exception in
     `progress` cancels the download and leaves nothing behind.
@@ -76,6 +76,8 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
     if path.is_file():
         _check_size(entry)
         return path
+    if entry.url is None:
+        raise CheckpointError(_not_there(entry))
     import pooch
     import requests
 
@@ -108,7 +110,7 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
 
 
 def verify(entry: RegistryEntry) -> str | None:
-    """Check a downloaded file against its digest.
+    """Check a downloaded or built-in file against its digest.
 
     Returns
     -------
@@ -121,10 +123,7 @@ def verify(entry: RegistryEntry) -> str | None:
         If the file is missing or damaged.
     """
     if not entry.path.is_file():
-        raise CheckpointError(
-            f"The model '{entry.name}' has not been downloaded: there is no '{entry.path}'. Download it with "
-            f"'napari-surgsam2 models download {entry.name}'."
-        )
+        raise CheckpointError(_not_there(entry))
     _check_size(entry)
     expected = expected_digest(entry)
     if expected is not None and (found := _sha256(entry.path)) != expected:
@@ -156,11 +155,23 @@ def _check_size(entry: RegistryEntry) -> None:
         raise CheckpointError(_damaged(entry, f"it has {size} bytes, not {entry.bytes}"))
 
 
-def _damaged(entry: RegistryEntry, reason: str) -> str:
+def _not_there(entry: RegistryEntry) -> str:
+    if entry.built_in:
+        return (
+            f"The model '{entry.name}' is built in, but there is no '{entry.path}'. Install napari-surgsam2 "
+            "again."
+        )
     return (
-        f"The file of the model '{entry.name}', '{entry.path}', is damaged: {reason}. Delete it; it is "
-        "downloaded again when next used."
+        f"The model '{entry.name}' has not been downloaded: there is no '{entry.path}'. Download it with "
+        f"'napari-surgsam2 models download {entry.name}'."
     )
+
+
+def _damaged(entry: RegistryEntry, reason: str) -> str:
+    remedy = "Delete it; it is downloaded again when next used."
+    if entry.built_in:
+        remedy = "Install napari-surgsam2 again."
+    return f"The file of the model '{entry.name}', '{entry.path}', is damaged: {reason}. {remedy}"
 
 
 def _by_hand(entry: RegistryEntry, problem: str) -> str:

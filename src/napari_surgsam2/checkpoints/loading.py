@@ -67,9 +67,10 @@ def load_model(
     Parameters
     ----------
     name_or_path : str or path
-        A registry name such as "sam2.1_hiera_tiny", downloaded when first used, or a checkpoint of SAM 2,
-        SAM 2.1 or Surgical SAM 2: `.pt` and `.pth` (as `{"model": parameters}` or the parameters alone) or
-        `.safetensors`. Which architecture it is is told from the parameters.
+        A registry name: "nano", which is built in, or one such as "sam2.1_hiera_tiny", downloaded when
+        first used. Or a checkpoint of SAM 2, SAM 2.1 or Surgical SAM 2: `.pt` and `.pth` (as
+        `{"model": parameters}` or the parameters alone) or `.safetensors`. Which architecture it is is told
+        from the parameters.
     image_size : int, optional
         Side of the network's square input in pixels, a multiple of 32; smaller is faster and coarser. What
         the model was made for if left out.

@@ -12,13 +12,13 @@ from pathlib import Path
 from napari_surgsam2.errors import UsageError
 
 CACHE_VARIABLE = "NAPARI_SURGSAM2_CACHE"
-DEFAULT_MODEL = "sam2.1_hiera_tiny"
+DEFAULT_MODEL = "nano"
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """A published checkpoint.
+    """A model known by name: built in, or a published checkpoint.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class RegistryEntry:
     architecture : str
         The network it is for.
     file : str
-        Its file's name in the cache folder.
-    url : str
-        Where it is downloaded from.
+        Its file's name, in this package if built in, else in the cache folder.
+    url : str or None
+        Where it is downloaded from; None if it is built in.
     bytes : int or None
         The file's size, where known.
     sha256 : str or None
@@ -44,15 +44,20 @@ class RegistryEntry:
     about: str
     architecture: str
     file: str
-    url: str
+    url: str | None
     bytes: int | None
     sha256: str | None
     image_size: int
 
     @property
+    def built_in(self) -> bool:
+        """Whether the file came with this package."""
+        return self.url is None
+
+    @property
     def path(self) -> Path:
         """Where the file is, or would be after a download."""
-        return cache_folder() / self.file
+        return (Path(__file__).parent if self.built_in else cache_folder()) / self.file
 
 
 def cache_folder() -> Path:

@@ -39,7 +39,7 @@ def save_model(
     notes : mapping of str to str, optional
         Put beside the parameters, to be read by people.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     dtype = torch.float16 if half else torch.float32
     tensors = {
@@ -47,5 +47,5 @@ def save_model(
     }
     metadata = {**(notes or {}), CONFIG_KEY: config.to_json(), IMAGE_SIZE_KEY: str(image_size)}
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata=metadata)
+    partial.write_bytes(save(tensors, metadata))
     partial.replace(path)

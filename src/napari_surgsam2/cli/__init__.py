@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from napari_surgsam2.errors import SurgSam2Error
 
-from . import bench, models, track
+from . import bench, demo, models, score, track, train
 from .console import error_console
 
 app = typer.Typer(
@@ -21,7 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(name="demo")(demo.demo)
 app.command(name="track")(track.track)
+app.command(name="train")(train.train)
+app.command(name="score")(score.score)
 app.command(name="bench")(bench.bench)
 app.add_typer(models.app, name="models")
 

@@ -87,6 +87,17 @@ def frame_progress() -> Progress:
     )
 
 
+def step_progress() -> Progress:
+    """Return a bar that counts steps, with the time left."""
+    return _Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=error_console,
+    )
+
+
 def download_progress() -> Progress:
     """Return a bar that counts bytes."""
     return _Progress(

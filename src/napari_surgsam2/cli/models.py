@@ -23,7 +23,7 @@ def list_models() -> None:
     """List the models known by name."""
     table = Table("name", "", "size", "input", "what it is", box=None, pad_edge=False)
     for entry in registry().values():
-        here = "downloaded" if entry.path.is_file() else ""
+        here = "built in" if entry.built_in else "downloaded" if entry.path.is_file() else ""
         default = " (default)" if entry.name == DEFAULT_MODEL else ""
         table.add_row(entry.name + default, here, _size(entry), f"{entry.image_size} px", entry.about)
     print_table(table)
@@ -39,10 +39,12 @@ def info(name: Name) -> None:
     table.add_row("what it is", entry.about)
     table.add_row("input", f"{entry.image_size} pixels (any multiple of 32 can be chosen)")
     table.add_row("size", _size(entry))
-    table.add_row("SHA-256", entry.sha256 or "not published; that of the first download is kept")
-    table.add_row("address", entry.url)
+    if entry.url is not None:
+        table.add_row("SHA-256", entry.sha256 or "not published; that of the first download is kept")
+        table.add_row("address", entry.url)
     table.add_row("file", str(entry.path))
-    table.add_row("downloaded", "yes" if entry.path.is_file() else "no")
+    here = "built in" if entry.built_in else "yes" if entry.path.is_file() else "no"
+    table.add_row("downloaded", here)
     print_table(table)
 
 
@@ -52,6 +54,13 @@ def download(name: Name) -> None:
     from napari_surgsam2.checkpoints import ensure_downloaded
 
     entry = registry_entry(name)
+    if entry.built_in:
+        error_console.print(
+            f"{name} is built in, at {ensure_downloaded(entry)}; there is nothing to download",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
     with download_progress() as bar, interruption_says(f"Stopped; nothing of {name} was kept."):
         task = bar.add_task(name, total=entry.bytes)
         path = ensure_downloaded(entry, lambda done, total: bar.update(task, completed=done, total=total))
@@ -61,14 +70,16 @@ def download(name: Name) -> None:
 
 @app.command()
 def verify(name: Name) -> None:
-    """Check a downloaded model against its SHA-256."""
+    """Check a model against its SHA-256."""
     from napari_surgsam2.checkpoints import verify as verify_file
 
     entry = registry_entry(name)
     digest = verify_file(entry)
     known = "its SHA-256 is not known" if digest is None else f"SHA-256 {digest} is right"
+    known = f"built in; {known}" if entry.built_in else known
     error_console.print(f"{entry.path}: {known}", markup=False, soft_wrap=True)
 
 
 def _size(entry: RegistryEntry) -> str:
-    return "not known" if entry.bytes is None else f"{entry.bytes / 1e6:.0f} MB"
+    size = entry.path.stat().st_size if entry.built_in and entry.path.is_file() else entry.bytes
+    return "not known" if size is None else f"{size / 1e6:.0f} MB"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,20 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_surgsam2.checkpoints.registry import DEFAULT_MODEL
-from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
+from napari_surgsam2.errors import PromptError, UsageError
 from napari_surgsam2.prompts import Mask, load_prompts
 from napari_surgsam2.settings import PruningSettings, TrackingSettings
 
 from .arguments import parse_box, parse_frames, parse_masks, parse_point
-from .console import InterruptedRunError, error_console, frame_progress, interruption_says
+from .console import error_console, frame_progress, interruption_says
+from .progress import RunProgress, interruptible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from napari_surgsam2.checkpoints import Model
-    from napari_surgsam2.pipeline import Reporting, TrackOutcome
-    from napari_surgsam2.tracking import FrameResult
-    from napari_surgsam2.video import Video
+    from napari_surgsam2.pipeline import TrackOutcome
 
 
 class PrecisionChoice(StrEnum):
@@ -166,7 +159,7 @@ def track(
         overwrite=force,
         resume=resume,
     )
-    progress = _RunProgress()
+    progress = RunProgress()
     try:
         with (
             interruption_says(
@@ -174,7 +167,7 @@ def track(
                 "--resume."
             ),
             frame_progress() as progress.bar,
-            _interruptible(progress) as should_stop,
+            interruptible(lambda: progress.is_tracking) as should_stop,
         ):
             outcome = run_job(job, progress.reporting(should_stop))
     except AlreadyCompleteError as done:
@@ -188,75 +181,6 @@ def track(
     _tell(summary, outcome)
 
 
-class _RunProgress:
-    """Shows how a run goes, and remembers what its summary needs."""
-
-    bar: Progress
-
-    def __init__(self) -> None:
-        self.is_tracking = False  # between the first and the last frame
-        self._task: TaskID | None = None
-        self._download: TaskID | None = None
-        self._drawing: TaskID | None = None
-        self._facts: dict[str, Any] = {}
-
-    def reporting(self, should_stop: Callable[[], bool]) -> Reporting:
-        from napari_surgsam2.pipeline import Reporting
-
-        return Reporting(
-            opened=self._on_opened,
-            downloading=self._on_downloading,
-            loaded=self._on_loaded,
-            tracked=self._on_tracked,
-            drawn=self._on_drawn,
-            should_stop=should_stop,
-        )
-
-    def _on_opened(self, video: Video) -> None:
-        self._facts["video"] = {"name": video.name, "shape": list(video.shape), "notes": list(video.notes)}
-        for note in video.notes:
-            error_console.print(f"Note: {note}", markup=False, soft_wrap=True)
-
-    def _on_downloading(self, done: int, total: int | None) -> None:
-        if self._download is None:
-            self._download = self.bar.add_task("Downloading (MB)", total=None)
-        mega = 1_000_000
-        self.bar.update(
-            self._download, completed=done // mega, total=None if total is None else total // mega
-        )
-
-    def _on_loaded(self, model: Model) -> None:
-        size = f"{model.image_size} pixels"
-        self._facts |= {"model": model.name, "image_size": model.image_size, "device": str(model.device)}
-        if self._download is not None:
-            self.bar.remove_task(self._download)
-        error_console.print(f"Model {model.name} at {size} on {model.device}", markup=False, soft_wrap=True)
-
-    def _on_tracked(self, _: FrameResult, done: int, total: int) -> None:
-        self.is_tracking = done < total
-        if self._task is None:
-            self._task = self.bar.add_task("Tracking", total=total, completed=done - 1)
-        self.bar.update(self._task, completed=done, total=total)
-
-    def _on_drawn(self, done: int, total: int) -> None:
-        if self._drawing is None:
-            self._drawing = self.bar.add_task("Drawing the preview", total=total)
-        self.bar.update(self._drawing, completed=done)
-
-    def summary(self, outcome: TrackOutcome) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        speed = outcome.frames_tracked / outcome.seconds if outcome.seconds else None
-        return {
-            "output": str(outcome.output),
-            "preview": None if outcome.preview is None else str(outcome.preview),
-            **self._facts,
-            "frames_tracked": outcome.frames_tracked,
-            "seconds": round(outcome.seconds, 3),
-            "frames_per_second": None if speed is None else round(speed, 3),
-            "objects": [{"id": i, "frames_present": n} for i, n in outcome.frames_present.items()],
-        }
-
-
 def _tell(summary: dict[str, Any], outcome: TrackOutcome) -> None:
     speed = summary["frames_per_second"]
     rate = "" if speed is None else f" in {outcome.seconds:.1f} s ({speed:.2f} frames/s)"
@@ -266,32 +190,3 @@ def _tell(summary: dict[str, Any], outcome: TrackOutcome) -> None:
     if outcome.preview is not None:
         lines.append(f"Preview: {outcome.preview}")
     error_console.print("\n".join(lines), markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _interruptible(progress: _RunProgress) -> Iterator[Callable[[], bool]]:
-    """Let Ctrl+C (and SIGTERM) end the tracking after the frame under way, and all else at once.
-
-    A second one ends the tracking at once, too.
-    """
-    asked = False
-
-    def stop(signum: int, _: object) -> None:
-        nonlocal asked
-        again, asked = asked, True
-        if again or not progress.is_tracking:
-            raise KeyboardInterrupt
-        error_console.print("Stopping after this frame; press Ctrl+C again to stop at once.")
-
-    # What runs in the background of a script ignores Ctrl+C, and goes on doing so.
-    signals = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = [signal.signal(s, stop) for s in signals]
-    try:
-        yield lambda: asked
-    except SurgSam2Error as error:
-        if asked and error.exit_code != InterruptedRunError.exit_code:
-            raise KeyboardInterrupt from error  # some libraries turn it into an error of their own
-        raise
-    finally:
-        for s, handler in zip(signals, before, strict=True):
-            signal.signal(s, handler)

@@ -4,8 +4,9 @@ Importing this needs numpy only; the libraries that read and write files are imp
 """
 
 from ._arrays import LabelArray
-from ._files import refuse_to_replace
+from ._files import refuse_to_replace, writing
 from ._overlay import overlay
+from .contact_sheet import SheetFrame, contact_sheet
 from .export import export, write_davis, write_tiff, write_zarr
 from .palette import object_color, voc_palette
 from .preview import PreviewVideo, check_preview, write_preview
@@ -17,7 +18,9 @@ __all__ = [
     "LabelArray",
     "LabelVolume",
     "PreviewVideo",
+    "SheetFrame",
     "check_preview",
+    "contact_sheet",
     "export",
     "object_color",
     "overlay",
@@ -28,4 +31,5 @@ __all__ = [
     "write_preview",
     "write_tiff",
     "write_zarr",
+    "writing",
 ]

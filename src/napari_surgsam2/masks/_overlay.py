@@ -51,7 +51,7 @@ def overlay(frame: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
     ids, numbers = np.unique(labels[rows, columns], return_inverse=True)
     index = np.zeros(labels.shape, dtype=np.intp)
     index[rows, columns] = numbers + 1
-    colors = np.array([(0, 0, 0), *(_bright(object_color(int(i))) for i in ids)], dtype=np.uint8)
+    colors = np.array([(0, 0, 0), *(bright_color(int(i)) for i in ids)], dtype=np.uint8)
     part, index = picture[box], index[box]
     inside = index > 0
     mixed = (1 - _OPACITY) * part[inside] + _OPACITY * colors[index[inside]]
@@ -61,10 +61,12 @@ def overlay(frame: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
     return _draw_ids(picture, ids, rows, columns, numbers)
 
 
-def _bright(color: tuple[int, int, int]) -> tuple[int, ...]:
-    """Bring a colour halfway to full brightness; the VOC map's first ones are too dark for dark images."""
+def bright_color(object_id: int) -> tuple[int, int, int]:
+    """Return an object's colour halfway to full brightness; the VOC map's first ones are too dark."""
+    red, green, blue = color = object_color(object_id)
     highest = max(color)
-    return tuple(part * (highest + 255) // (2 * highest) for part in color)
+    scale = highest + 255
+    return red * scale // (2 * highest), green * scale // (2 * highest), blue * scale // (2 * highest)
 
 
 def _near_other(index: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -107,7 +109,7 @@ def _draw_ids(
             ),
             str(object_id),
             fill=(255, 255, 255),
-            font=_font(size),
+            font=default_font(size),
             anchor="mm",
             stroke_width=max(1, size // 10),
             stroke_fill=(0, 0, 0),
@@ -138,7 +140,8 @@ def _anchor(rows: NDArray[np.intp], columns: NDArray[np.intp], room: float) -> t
 
 
 @cache
-def _font(size: int) -> Any:
+def default_font(size: int) -> Any:
+    """Return Pillow's own font."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

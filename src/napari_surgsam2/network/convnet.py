@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class ConvNet(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map (B, 3, S, S) to the maps after each stage, finest first: (B, C_i, S / 2^(2+i), S / 2^(2+i))."""
-        x = self.stem(image)
+        x = self.stem(image.contiguous(memory_format=torch.channels_last))  # faster on a CPU
         maps = [self.stages[0](x)]
         for halve, stage in zip(self.halve, list(self.stages)[1:], strict=True):
             maps.append(stage(halve(maps[-1])))

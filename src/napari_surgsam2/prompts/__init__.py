@@ -3,7 +3,8 @@
 from .documents import prompts_from_dict, prompts_to_dict
 from .files import as_prompts, load_prompts, save_prompts
 from .kinds import BoolArray, Box, Mask, Point, Prompt, check_prompts, masks_from_labels, require_positive
-from .tables import points_from_table, points_to_table
+from .positions import central_position
+from .tables import points_from_table, points_to_csv, points_to_table
 
 __all__ = [
     "BoolArray",
@@ -12,10 +13,12 @@ __all__ = [
     "Point",
     "Prompt",
     "as_prompts",
+    "central_position",
     "check_prompts",
     "load_prompts",
     "masks_from_labels",
     "points_from_table",
+    "points_to_csv",
     "points_to_table",
     "prompts_from_dict",
     "prompts_to_dict",

@@ -91,6 +91,18 @@ def points_to_table(points: Iterable[Point]) -> tuple[npt.NDArray[np.float64], d
     return data, features
 
 
+def points_to_csv(points: Iterable[Point]) -> str:
+    """Return the CSV that napari would save of a Points layer, with the feature columns."""
+    data, features = points_to_table(points)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "axis-0", "axis-1", "axis-2", *features])
+    columns = zip(*(column.tolist() for column in features.values()), strict=True)
+    for index, (row, values) in enumerate(zip(data.tolist(), columns, strict=True)):
+        writer.writerow([index, *row, *values])
+    return text.getvalue()
+
+
 def points_from_csv(text: str, path: Path) -> Iterator[Point]:
     """Read the points of a CSV that napari saved; `path` is for messages."""
     reader = csv.DictReader(io.StringIO(text, newline=""))

@@ -46,6 +46,8 @@ def make_scene(
     """Make a scene whose frames can be drawn one by one; see `make_clip`."""
     if scene not in SCENES:
         raise UsageError(f"There is no kind of scene '{scene}'; there are: {', '.join(SCENES)}.")
+    if seed < 0:
+        raise UsageError(f"The seed is {seed}; it must be 0 or more.")
     if frames < 1 or min(size) < 32:
         raise UsageError(
             f"A clip of {frames} frames of {size[0]} x {size[1]} pixels cannot be made; it needs at least 1 "
@@ -85,7 +87,7 @@ def make_clip(
     Raises
     ------
     UsageError
-        If there is no such kind of scene, or the clip is too small.
+        If there is no such kind of scene, the seed is negative or the clip too small.
     """
     made = make_scene(seed, frames, size, scene, pace)
     video = np.empty((frames, *size, 3), dtype=np.uint8)

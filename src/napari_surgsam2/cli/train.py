@@ -1,0 +1,87 @@
+"""`napari-surgsam2 train`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from napari_surgsam2.errors import UsageError
+
+from .console import error_console, interruption_says, step_progress
+
+if TYPE_CHECKING:
+    from napari_surgsam2.training.run import StepReport
+
+_EXAMPLES = files("napari_surgsam2").joinpath("training/examples")  # naming training would start torch
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file that says what to train, and on what.")
+    ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            help="Print a commented example to start from; 'list' says which there are.", metavar="NAME"
+        ),
+    ] = None,
+) -> None:
+    """Train a network, or fine-tune one on data of your own.
+
+    A run that was interrupted goes on where it stopped when the same command is given again.
+    """
+    if example is not None:
+        print(_example(example), end="")  # noqa: T201
+        return
+    if config is None:
+        raise UsageError("No settings file is given; see 'napari-surgsam2 train --example list'.")
+    from napari_surgsam2.training import TrainingRun, load_settings
+
+    settings = load_settings(config)
+    with step_progress() as bar:
+        pools = bar.add_task("Making clips", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(pools, completed=done, total=total, visible=done < total)
+
+        with interruption_says("Stopped; give the same command to go on."):
+            run = TrainingRun(settings, progress=show)
+        begun = run.step
+        if begun:
+            error_console.print(f"Going on from step {begun}.", markup=False)
+        task = bar.add_task("Training", total=settings.run.steps, completed=begun)
+        try:
+            for report in run.steps():
+                bar.update(task, completed=report.step)
+                error_console.print(_line(report), markup=False, highlight=False, soft_wrap=True)
+        except KeyboardInterrupt:
+            run.save()
+            error_console.print(
+                f"[yellow]Stopped after step {run.step}, which is kept; give the same command to go on.[/]"
+            )
+            raise typer.Exit(130) from None
+    error_console.print(f"The model is at {escape(str(run.folder / run.MODEL))}", soft_wrap=True)
+
+
+def _example(name: str) -> str:
+    names = sorted(f.name.removesuffix(".toml") for f in _EXAMPLES.iterdir() if f.name.endswith(".toml"))
+    if name == "list":
+        return "\n".join(names) + "\n"
+    if name not in names:
+        raise UsageError(f"There is no example '{name}'; there are: {', '.join(names)}.")
+    return _EXAMPLES.joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _line(report: StepReport) -> str:
+    """Say how it goes, in a line."""
+    ious = f"IoU {report.first_iou:.3f} first"
+    if report.later_iou == report.later_iou:
+        ious += f", {report.later_iou:.3f} later"
+    line = f"step {report.step}: loss {report.loss:.3f}, {ious}, {report.seconds:.2f} s a step"
+    if report.scores:
+        line += f"; validation J&F {report.j_and_f:.3f} on {len(report.scores)} videos"
+    return line

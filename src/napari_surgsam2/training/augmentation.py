@@ -1,0 +1,217 @@
+"""From a clip of any size to what the network gets: resized to a square, and varied at random."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageFilter
+
+from napari_surgsam2.errors import UsageError
+
+from .clips import SampledClip, TrainingClip
+from .settings import AugmentationSettings
+
+_VIEWS = 8  # drawn until one keeps an object of the first frame
+_LUMA = np.array([0.299, 0.587, 0.114])
+_GAIN = 0.7  # of brightness, contrast and saturation at full strength, as a logarithm
+_HUE = math.pi / 2  # at full strength
+_FLICKER = 0.1  # of the brightness and contrast of single frames, relative to those of the clip
+_BLUR = (0.4 / 256, 1.5 / 256)  # of the picture's side
+
+Floats = npt.NDArray[np.float64]
+
+
+class NoObjectError(UsageError):
+    """Nothing large enough is seen in the first frame of a clip."""
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What part of the picture is seen.
+
+    Attributes
+    ----------
+    matrix : array, shape (2, 3)
+        Takes (x, y, 1) in what is seen to (x, y) in the picture, both from 0 to 1.
+    share : float
+        Height and width of what is seen, relative to the picture's.
+    straight : bool
+        Whether its sides are parallel to the picture's, and it lies within.
+    """
+
+    matrix: Floats
+    share: float
+    straight: bool
+
+
+_WHOLE = _View(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), 1.0, True)
+
+
+def augment(
+    clip: SampledClip,
+    rng: np.random.Generator,
+    settings: AugmentationSettings,
+    image_size: int,
+    objects: int,
+) -> TrainingClip:
+    """Vary a clip, resize it to a square and choose the objects to follow.
+
+    Parameters
+    ----------
+    clip : SampledClip
+        The clip.
+    rng : numpy.random.Generator
+        Where the randomness comes from.
+    settings : AugmentationSettings
+        What is varied, and how much.
+    image_size : int
+        Side of the square, S.
+    objects : int
+        How many of the objects in the first frame are kept at most.
+
+    Returns
+    -------
+    TrainingClip
+
+    Raises
+    ------
+    NoObjectError
+        If no object in the first frame is large enough.
+    """
+    backwards = bool(settings.reverse and rng.random() < 0.5 and clip.annotated[-1])
+    views = [(backwards, _draw_view(rng, settings)) for _ in range(_VIEWS)]
+    for turned, view in [*views, (backwards, _WHOLE), (False, _WHOLE)]:
+        order = slice(None, None, -1 if turned else 1)
+        found = _large_enough(_look(clip.labels[order][:1], view, image_size), settings.smallest)
+        if len(found):
+            break
+    else:
+        raise NoObjectError(
+            f"No object in a clip's first frame covers {settings.smallest:.2%} of the picture; take clips "
+            "with larger objects."
+        )
+    ids = rng.permutation(found)[:objects]
+    labels = _look(clip.labels[order], view, image_size)
+    annotated = clip.annotated[order].copy()
+    masks = (labels == ids[:, None, None, None]) & annotated[:, None, None]
+    frames = _vary_pictures(clip.frames[order], view, rng, settings, image_size)
+    return TrainingClip(torch.from_numpy(frames), torch.from_numpy(masks), torch.from_numpy(annotated))
+
+
+def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _View:
+    share = float(rng.uniform(*settings.crop))
+    center = rng.uniform(share / 2, 1 - share / 2, 2)
+    turn = np.eye(2)
+    if settings.affine:
+        angle, growth, shear = rng.uniform(-1, 1, 3) * settings.affine
+        c, s = math.cos(angle * math.pi / 2), math.sin(angle * math.pi / 2)
+        turn = np.array([[c, -s], [s, c]]) @ np.array([[1, shear], [0, 1]]) * (1 + settings.affine) ** growth
+    if settings.flip and rng.random() < 0.5:
+        turn[:, 0] *= -1
+    turn *= share
+    return _View(np.column_stack([turn, center - turn @ (0.5, 0.5)]), share, not settings.affine)
+
+
+def _look(labels: npt.NDArray[np.integer], view: _View, size: int) -> npt.NDArray[np.integer]:
+    """Return the labels (T, Y, X) as seen: (T, size, size), each pixel's as in its middle, 0 outside."""
+    height, width = labels.shape[1:]
+    middles = (np.arange(size) + 0.5) / size
+    (a, b, c), (d, e, f) = view.matrix
+    if view.straight:
+        x = ((a * middles + c) * width).astype(np.intp).clip(0, width - 1)
+        y = ((e * middles + f) * height).astype(np.intp).clip(0, height - 1)
+        return labels[:, y[:, None], x]
+    x = np.floor((a * middles + b * middles[:, None] + c) * width).astype(np.intp)
+    y = np.floor((d * middles + e * middles[:, None] + f) * height).astype(np.intp)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    places = (y.clip(0, height - 1) * width + x.clip(0, width - 1)).ravel()
+    flat = labels.reshape(len(labels), -1)
+    seen: npt.NDArray[np.integer] = flat.take(places, axis=1).reshape(-1, size, size)
+    seen[:, ~inside] = 0
+    return seen
+
+
+def _large_enough(labels: npt.NDArray[np.integer], smallest: float) -> npt.NDArray[np.integer]:
+    ids, counts = np.unique(labels, return_counts=True)
+    large: npt.NDArray[np.integer] = ids[(ids != 0) & (counts >= smallest * labels.size)]
+    return large
+
+
+def _vary_pictures(
+    frames: npt.NDArray[np.uint8],
+    view: _View,
+    rng: np.random.Generator,
+    settings: AugmentationSettings,
+    size: int,
+) -> npt.NDArray[np.uint8]:
+    """Return the frames (T, Y, X, 3) as seen, with other colours: (T, size, size, 3)."""
+    colours = _draw_colours(rng, settings, frames[0], len(frames))
+    radius = float(rng.uniform(*_BLUR)) * size if rng.random() < settings.blur else 0.0
+    out = np.empty((len(frames), size, size, 3), dtype=np.uint8)
+    for t, frame in enumerate(frames):
+        picture = _see(Image.fromarray(frame), view, size)
+        if colours is not None:
+            picture = picture.convert("RGB", tuple(colours[t].ravel().tolist()))
+        if radius:
+            picture = picture.filter(ImageFilter.GaussianBlur(radius))
+        out[t] = np.asarray(picture)
+    return out
+
+
+def _see(picture: Image.Image, view: _View, size: int) -> Image.Image:
+    width, height = picture.size
+    scale = np.array([[width], [height]])
+    corners = np.array([[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
+    low, high = ((view.matrix @ corners) * scale).min(1), ((view.matrix @ corners) * scale).max(1)
+    if view.straight:
+        # Rounding may leave the picture by a hair, which Pillow refuses.
+        box = (*low.clip(0).tolist(), min(float(high[0]), width), min(float(high[1]), height))
+        seen = picture.resize((size, size), box=box)
+        return seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.matrix[0, 0] < 0 else seen
+    # Shrunk first, which smooths: the sampling that turns does not.
+    x0, y0 = (max(0, math.floor(v) - 1) for v in low)
+    x1, y1 = (min(n, math.ceil(v) + 1) for v, n in zip(high, (width, height), strict=True))
+    shrunk = tuple(
+        max(1, round(side / max(1.0, view.share * n / size)))
+        for side, n in ((x1 - x0, width), (y1 - y0, height))
+    )
+    part = picture.resize((shrunk[0], shrunk[1]), box=(x0, y0, x1, y1))
+    matrix = view.matrix * scale
+    matrix[:, :2] /= size
+    matrix[:, 2] -= (x0, y0)
+    matrix *= np.array([[shrunk[0] / (x1 - x0)], [shrunk[1] / (y1 - y0)]])
+    coefficients = tuple(matrix.ravel().tolist())
+    return part.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+
+
+def _draw_colours(
+    rng: np.random.Generator, settings: AugmentationSettings, first: npt.NDArray[np.uint8], count: int
+) -> Floats | None:
+    """Return what takes (r, g, b, 1) to new colours in each frame, (count, 3, 4); None to leave them."""
+    gray = rng.random() < settings.gray
+    if not settings.colour and not gray:
+        return None
+    strength = settings.colour
+    brightness, contrast, saturation = np.exp(_GAIN * strength * rng.uniform(-1, 1, 3))
+    angle = _HUE * strength * rng.uniform(-1, 1)
+    flicker = np.exp(_GAIN * strength * _FLICKER * rng.uniform(-1, 1, (2, count)))
+    saturation = 0.0 if gray else saturation
+    mix = (saturation * np.eye(3) + (1 - saturation) * _LUMA) @ _rotation(angle)
+    mean = float((first[::8, ::8].reshape(-1, 3) @ _LUMA).mean())
+    out = np.empty((count, 3, 4))
+    for t in range(count):
+        gain, slope = brightness * flicker[0, t], contrast * flicker[1, t]
+        out[t, :, :3] = gain * slope * mix
+        out[t, :, 3] = gain * (1 - slope) * mean
+    return out
+
+
+def _rotation(angle: float) -> Floats:
+    """Return the rotation of colours around the axis of grays."""
+    c, s = math.cos(angle), math.sin(angle) / math.sqrt(3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    return c * np.eye(3) + (1 - c) / 3 + s * cross

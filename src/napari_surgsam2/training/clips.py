@@ -1,0 +1,143 @@
+"""Clips to train on, as they come from a source and as a training step gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.video import Video
+
+SMALLEST = 0.0005  # of the picture: what shows less of itself in a clip's first frame is not asked for
+MOST_DRAWS = 100  # of clips until one shows an object in its first frame
+
+
+@dataclass(frozen=True, eq=False)
+class SampledClip:
+    """A clip as it comes from a source; its first frame is annotated and shows an object.
+
+    Attributes
+    ----------
+    frames : array, shape (T, Y, X, 3), uint8
+        RGB.
+    labels : array, shape (T, Y, X), integer
+        0 is background; of no meaning in frames that are not annotated.
+    annotated : array, shape (T,), bool
+        The frames whose truth is known.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.integer]
+    annotated: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingClip:
+    """A clip as a training step gets it.
+
+    Attributes
+    ----------
+    frames : tensor, shape (T, S, S, 3), uint8
+        RGB.
+    masks : tensor, shape (O, T, S, S), bool
+        Of at least one object; all are seen in the first frame. False in frames that are not annotated.
+    annotated : tensor, shape (T,), bool
+        The frames whose truth is known.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    annotated: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationVideo:
+    """A whole video with its truth.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in the scores.
+    open : callable
+        Returns the video, its labels (T, Y, X) of integers and which frames are annotated (T,).
+    """
+
+    name: str
+    open: Callable[[], tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]]
+
+
+class ClipSource(Protocol):
+    """Where clips come from."""
+
+    def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
+        """Draw a clip.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            All that is random comes from it.
+        frames : int
+            Length T.
+        frame_step : tuple of 2 ints
+            The distance between two frames is drawn from this range; less where a video is too short.
+
+        Raises
+        ------
+        UsageError
+            If no clip shows an object in its first frame, or none is long enough.
+        """
+        ...
+
+    def validation_videos(self) -> Sequence[ValidationVideo]:
+        """Return the videos in full; they are read when opened."""
+        ...
+
+
+def draw_frames(
+    rng: np.random.Generator, annotated: npt.NDArray[np.bool_], frames: int, frame_step: tuple[int, int]
+) -> npt.NDArray[np.intp] | None:
+    """Draw the frames of a clip that starts with an annotated one.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where the randomness comes from.
+    annotated : array, shape (N,), bool
+        The frames of the video whose truth is known.
+    frames, frame_step
+        As of `ClipSource.sample`.
+
+    Returns
+    -------
+    array, shape (frames,), or None
+        Numbers of frames; they fall where annotated frames have not enough others after them. None if there
+        is no such clip.
+    """
+    longest = (len(annotated) - 1) // max(frames - 1, 1)
+    if frames > len(annotated):
+        return None
+    # A drawn step that fits nowhere gives way to the next smaller one.
+    for step in range(min(int(rng.integers(frame_step[0], frame_step[1] + 1)), max(longest, 1)), 0, -1):
+        span = step * (frames - 1)
+        forward = np.flatnonzero(annotated[: len(annotated) - span])
+        if len(forward):
+            return int(rng.choice(forward)) + step * np.arange(frames)
+        backward = np.flatnonzero(annotated[span:])
+        if len(backward):
+            return int(rng.choice(backward)) + span - step * np.arange(frames)
+    return None
+
+
+def require_clip(found: SampledClip | None, what: str, frames: int) -> SampledClip:
+    """Return `found`, or raise UsageError where all draws were in vain."""
+    if found is None:
+        raise UsageError(
+            f"Of {MOST_DRAWS} clips of {frames} frames from {what}, none begins with an annotated frame that "
+            "shows an object; annotate more frames, or take fewer frames per clip."
+        )
+    return found

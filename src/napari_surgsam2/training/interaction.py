@@ -1,0 +1,97 @@
+"""A user that is simulated: first clicks, boxes and masks, and clicks that correct."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
+from napari_surgsam2.prompts import central_position
+
+_BOX_NOISE = 0.1  # of the box's side, as in Segment Anything
+_BOX_NOISE_LIMIT = 20 / 1024  # of the picture's side
+
+
+def click_in(region: Tensor, rng: np.random.Generator, central: float) -> Tensor:
+    """Click into regions.
+
+    Parameters
+    ----------
+    region : tensor, shape (B, S, S), bool
+        Where to click; anywhere in the picture where a region is empty.
+    rng : numpy.random.Generator
+        Where the randomness comes from.
+    central : float
+        Probability that a click is as far inside as possible rather than anywhere in the region.
+
+    Returns
+    -------
+    tensor, shape (B, 1, 2), float32
+        Positions (x, y) in pixels.
+    """
+    out = np.empty((len(region), 1, 2), dtype=np.float32)
+    for b, inside in enumerate(region.cpu().numpy()):
+        central_one = rng.random() < central and inside.any()
+        y, x = central_position(inside) if central_one else _uniform(inside, rng)
+        out[b, 0] = x, y
+    return torch.from_numpy(out).to(region.device)
+
+
+def _uniform(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
+    places = np.flatnonzero(inside)
+    place = int(places[rng.integers(len(places))]) if len(places) else int(rng.integers(inside.size))
+    y, x = divmod(place, inside.shape[1])
+    return y, x
+
+
+def box_around(masks: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw boxes around masks (B, S, S), none of them empty, not quite exactly; (B, 2, 2) corners (x, y)."""
+    size = masks.shape[-1]
+    corners = np.empty((len(masks), 2, 2), dtype=np.float32)
+    for b, inside in enumerate(masks.cpu().numpy()):
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        corners[b] = (columns[0], rows[0]), (columns[-1], rows[-1])
+    sides = corners[:, 1] - corners[:, 0]
+    spread = np.minimum(_BOX_NOISE * sides, _BOX_NOISE_LIMIT * size)[:, None]
+    noisy = corners + rng.uniform(-1, 1, corners.shape) * spread
+    return torch.from_numpy(noisy.clip(0, size - 1).astype(np.float32)).to(masks.device)
+
+
+def box_labels(count: int, device: torch.device) -> Tensor:
+    """Return the labels of the corners of `count` boxes, (count, 2)."""
+    return torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device).expand(count, -1)
+
+
+def corrective_click(
+    masks: Tensor, predicted: Tensor, rng: np.random.Generator, central: float
+) -> tuple[Tensor, Tensor]:
+    """Click where a prediction is wrong: positive where it misses the object, negative where it is too much.
+
+    Which of the two is drawn in proportion to their areas. Where nothing is wrong, the click is on the
+    object, or negative beside it where there is none.
+
+    Parameters
+    ----------
+    masks, predicted : tensor, shape (B, S, S), bool
+        True masks, and what was made of them.
+    rng, central
+        As of `click_in`.
+
+    Returns
+    -------
+    xy : tensor, shape (B, 1, 2), float32
+    labels : tensor, shape (B, 1), integer
+    """
+    missed, extra = masks & ~predicted, predicted & ~masks
+    areas = torch.stack([missed.flatten(1).sum(1), extra.flatten(1).sum(1)], dim=1).cpu().numpy()
+    wrong = areas.sum(axis=1)
+    right = masks.flatten(1).any(1).cpu().numpy()
+    positive = np.where(wrong > 0, rng.random(len(areas)) * wrong < areas[:, 0], right)
+    chosen = torch.from_numpy(positive).to(masks.device)
+    region = torch.where(chosen[:, None, None], missed, extra)
+    settled = torch.from_numpy(wrong == 0).to(masks.device)[:, None, None]
+    region = torch.where(settled, torch.where(chosen[:, None, None], masks, ~masks), region)
+    labels = torch.where(chosen, POSITIVE, NEGATIVE)[:, None]
+    return click_in(region, rng, central), labels

@@ -1,0 +1,160 @@
+"""The clips of every step: each depends only on the seed, its step and its place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from napari_surgsam2.errors import SurgSam2Error, UsageError
+
+from .augmentation import NoObjectError, augment
+from .clips import ClipSource, TrainingClip
+from .settings import SourceSettings, TrainingSettings
+
+_MOST_DRAWS = 30  # of clips until one shows an object that is large enough
+_STREAM = 2  # keeps the clips' randomness apart from what else is drawn in a step
+
+
+def make_source(settings: SourceSettings, progress: Callable[[int, int], None] | None = None) -> ClipSource:
+    """Open a source of clips.
+
+    Parameters
+    ----------
+    settings : SourceSettings
+        Its kind and options.
+    progress : callable, optional
+        While a pool is filled: told how many clips are there, of how many.
+
+    Raises
+    ------
+    UsageError
+        If its data is missing or does not fit.
+    """
+    s = settings
+    if s.kind in ("synthetic", "pool"):
+        from .synthetic import ClipPool, SyntheticClips
+
+        assert s.scenes is not None
+        assert s.seed is not None
+        assert s.clips is not None
+        assert s.length is not None
+        assert s.size is not None
+        if s.folder is None:
+            return SyntheticClips(s.scenes, s.seed, s.clips, s.length, s.size)
+        return ClipPool(Path(s.folder), s.scenes, s.seed, s.clips, s.length, s.size, progress=progress)
+    if s.kind == "vos":
+        from .vos import VosFolder
+
+        assert s.images is not None
+        assert s.annotations is not None
+        return VosFolder(s.images, s.annotations, s.videos)
+    from .labelled import LabelledVideos
+
+    return LabelledVideos([(pair.video, pair.labels) for pair in s.pairs or ()])
+
+
+class ClipSampler:
+    """Makes the clips of the steps of a run.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Of the run.
+    image_size : int
+        Side of the network's square input in pixels.
+    progress : callable, optional
+        As of `make_source`.
+
+    Raises
+    ------
+    UsageError
+        If a source's data is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        image_size: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._image_size = image_size
+        self._sources = [make_source(source, progress) for source in settings.training]
+        weights = np.array([source.weight for source in settings.training])
+        self._shares = weights / weights.sum()
+
+    def sample(self, step: int, index: int) -> TrainingClip:
+        """Make the clip at place `index` of a step; the same arguments make the same clip.
+
+        Raises
+        ------
+        UsageError
+            If the source that it is drawn from has no clip that can be used.
+        """
+        run = self._settings.run
+        rng = np.random.default_rng([run.seed, step, index, _STREAM])
+        number = int(rng.choice(len(self._sources), p=self._shares))
+        source = self._sources[number]
+        for _ in range(_MOST_DRAWS):
+            clip = source.sample(rng, run.frames, run.frame_step)
+            try:
+                return augment(clip, rng, self._settings.augmentation, self._image_size, run.objects)
+            except NoObjectError as error:
+                failure = error
+        raise UsageError(f"[[training]] number {number + 1}: {_MOST_DRAWS} clips were drawn. {failure}")
+
+    def batches(self, start_step: int = 0) -> Iterator[list[TrainingClip]]:
+        """Make the clips of the steps from `start_step` on, `workers` processes ahead of the training.
+
+        Raises
+        ------
+        UsageError
+            As `sample`.
+        """
+        run = self._settings.run
+        if not run.workers:
+            for step in range(start_step, run.steps):
+                yield [self.sample(step, index) for index in range(run.batch_size)]
+            return
+        loader = DataLoader(
+            _Clips(self._settings, self._image_size),
+            batch_sampler=_places(start_step, run.steps, run.batch_size),
+            num_workers=run.workers,
+            collate_fn=list,
+            # Forked children of a process with threads may hang.
+            multiprocessing_context="spawn",
+            # Workers are seeded from it; by default from torch's own, which the training draws from.
+            generator=torch.Generator(),
+        )
+        for clips in loader:
+            for clip in clips:
+                if isinstance(clip, Exception):
+                    raise clip
+            yield clips
+
+
+class _Clips(Dataset[TrainingClip | SurgSam2Error]):
+    """The clips by step and place, made in a worker; an error comes in the place of a clip."""
+
+    def __init__(self, settings: TrainingSettings, image_size: int) -> None:
+        self._settings = settings
+        self._image_size = image_size
+        self._sampler: ClipSampler | None = None
+
+    def __getitem__(self, place: tuple[int, int]) -> TrainingClip | SurgSam2Error:
+        # Raised, it would reach the user wrapped in a traceback.
+        try:
+            if self._sampler is None:
+                self._sampler = ClipSampler(self._settings, self._image_size)
+            return self._sampler.sample(*place)
+        except SurgSam2Error as error:
+            return error
+
+
+def _places(start: int, steps: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
+    for step in range(start, steps):
+        yield [(step, index) for index in range(batch_size)]

@@ -1,0 +1,112 @@
+"""What training minimises: the losses of SAM 2 (arXiv 2408.00714) and Segment Anything (arXiv 2304.02643)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_surgsam2.network import DecodedMasks
+
+from .settings import LossSettings
+
+# Masks are compared at this stride of the network's input: the logits are at 4, and finer costs much time.
+_STRIDE = 2
+_FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
+
+
+class Losses(NamedTuple):
+    """Mean losses over the objects, before they are weighted; scalar tensors.
+
+    Attributes
+    ----------
+    focal, dice : tensor
+        Of the candidate mask that fits best, over the objects that are in view.
+    iou : tensor
+        Distance of the predicted IoU from the true one, over the candidates of the objects in view.
+    score : tensor
+        Cross-entropy of the object being in view.
+    """
+
+    focal: Tensor
+    dice: Tensor
+    iou: Tensor
+    score: Tensor
+
+    def total(self, weights: LossSettings) -> Tensor:
+        """Return the weighted sum."""
+        total: Tensor = (
+            weights.focal * self.focal
+            + weights.dice * self.dice
+            + weights.iou * self.iou
+            + weights.score * self.score
+        )
+        return total
+
+
+def soft_targets(masks: Tensor) -> Tensor:
+    """Return masks (..., S, S) bool as the share of each cell that they cover, at the losses' stride."""
+    shares: Tensor = F.avg_pool2d(masks.flatten(0, -3)[:, None].float(), _STRIDE)
+    return shares.view(*masks.shape[:-2], *shares.shape[-2:])
+
+
+def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the focal loss (arXiv 1708.02002) of (B, M, H, W) logits, averaged over the pixels: (B, M)."""
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p = logits.sigmoid()
+    missed = p + targets - 2 * p * targets  # 1 - p where the target is 1, p where it is 0
+    alpha = _FOCAL_ALPHA * targets + (1 - _FOCAL_ALPHA) * (1 - targets)
+    return (alpha * missed**_FOCAL_GAMMA * cross_entropy).mean((-2, -1))
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return 1 minus the soft Dice coefficient of (B, M, H, W) logits: (B, M)."""
+    p = logits.sigmoid()
+    both = (p * targets).sum((-2, -1))
+    return 1 - (2 * both + 1) / (p.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+
+
+def intersection_over_union(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the IoU of masks given as (B, M, H, W) logits with (B, 1, H, W) soft targets: (B, M)."""
+    inside, wanted = logits > 0, targets > 0.5
+    both = (inside & wanted).sum((-2, -1))
+    return both / (inside | wanted).sum((-2, -1)).clamp(min=1)
+
+
+def mask_losses(masks: DecodedMasks, targets: Tensor, annotated: Tensor) -> Losses:
+    """Compare what was decoded with what is true.
+
+    Parameters
+    ----------
+    masks : DecodedMasks
+        Candidates of B objects.
+    targets : tensor, shape (B, S / 2, S / 2), float32
+        `soft_targets` of the true masks.
+    annotated : tensor, shape (B,), bool
+        Whose truth is known; the others count nowhere.
+    """
+    targets = targets[:, None]
+    logits = F.interpolate(masks.logits.float(), targets.shape[-2:], mode="bilinear")
+    present = targets.flatten(1).any(dim=1)
+    counted = (annotated & present).float()
+    shared = targets.expand_as(logits)
+    focal, dice = focal_loss(logits, shared), dice_loss(logits, shared)
+    best = (20 * focal + dice).argmin(dim=1, keepdim=True)
+    with torch.no_grad():
+        true_iou = intersection_over_union(logits, targets)
+    iou = (masks.iou.float() - true_iou).abs().mean(dim=1)
+    score = F.binary_cross_entropy_with_logits(
+        masks.object_score[:, 0].float(), present.float(), reduction="none"
+    )
+
+    def mean(values: Tensor, weights: Tensor) -> Tensor:
+        return (values * weights).sum() / weights.sum().clamp(min=1)
+
+    return Losses(
+        mean(focal.take_along_dim(best, dim=1)[:, 0], counted),
+        mean(dice.take_along_dim(best, dim=1)[:, 0], counted),
+        mean(iou, counted),
+        mean(score, annotated.float()),
+    )

@@ -1,0 +1,638 @@
+"""Settings of a training run, as they stand in a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.settings import _Settings
+
+NEW = "new"
+
+
+class _Table(_Settings):
+    """A table of the file: what all of them check."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from plain values, lists in the place of tuples.
+
+        Raises
+        ------
+        UsageError
+            If a key is unknown or missing, or a value is out of its range.
+        """
+        cls._refuse_unknown(values)
+        needed = [
+            f.name
+            for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        if missing := [name for name in needed if name not in values]:
+            raise UsageError(f"{missing[0]} is missing; set it.")
+        return cls(**values)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _refuse(self, name: str, rule: str) -> UsageError:
+        return UsageError(f"{name} is {getattr(self, name)!r}; it must be {rule}.")
+
+    def _require_number(
+        self, name: str, low: float = 0.0, high: float = math.inf, *, above: bool = False
+    ) -> None:
+        """Check a setting, and make it a float; `above` leaves `low` itself out."""
+        value = getattr(self, name)
+        number = _number(value)
+        if number is None or not low <= number <= high or (above and number == low):
+            start = f"above {low:g}" if above else f"{low:g} or more"
+            end = "" if high == math.inf else f", at most {high:g}"
+            raise self._refuse(name, f"a number, {start}{end}")
+        self._set(name, number)
+
+    def _require_flag(self, name: str) -> None:
+        if not isinstance(getattr(self, name), bool):
+            raise self._refuse(name, "true or false")
+
+    def _require_text(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, str) or not value:
+            raise self._refuse(name, "a text that is not empty")
+
+    def _require_choice(self, name: str, choices: Sequence[str]) -> None:
+        if getattr(self, name) not in choices:
+            raise self._refuse(name, f"one of {', '.join(map(repr, choices))}")
+
+    def _require_numbers(self, name: str, low: float, high: float, *, ordered: bool = True) -> None:
+        """Check a pair of numbers, and make it a tuple of floats."""
+        values = getattr(self, name)
+        pair = [_number(v) for v in values] if isinstance(values, (list, tuple)) else []
+        numbers = [v for v in pair if v is not None and low <= v <= high]
+        if len(numbers) != 2 or len(pair) != 2 or (ordered and numbers[0] > numbers[1]):
+            rising = ", the smaller one first" if ordered else ""
+            raise self._refuse(name, f"two numbers from {low:g} to {high:g}{rising}")
+        self._set(name, tuple(numbers))
+
+    def _require_integers(self, name: str, low: int, *, ordered: bool) -> None:
+        """Check a pair of whole numbers, and make it a tuple."""
+        values = getattr(self, name)
+        fits = (
+            isinstance(values, (list, tuple))
+            and len(values) == 2
+            and all(isinstance(v, int) and not isinstance(v, bool) and v >= low for v in values)
+        )
+        if not fits or (ordered and values[0] > values[1]):
+            rising = ", the smaller one first" if ordered else ""
+            raise self._refuse(name, f"two whole numbers, at least {low}{rising}")
+        self._set(name, tuple(values))
+
+    def _require_texts(self, name: str) -> None:
+        """Check a list of texts, and make it a tuple."""
+        values = getattr(self, name)
+        if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) and v for v in values):
+            raise self._refuse(name, "a list of texts")
+        self._set(name, tuple(values))
+
+
+@dataclass(frozen=True)
+class ModelSettings(_Table):
+    """What is trained.
+
+    Attributes
+    ----------
+    start : str
+        The weights to start from: a model's name such as "nano", a checkpoint file, or "new" for a network
+        with random weights.
+    network : dict, optional
+        With "new" only: what the network is made of, as `NetworkConfig.from_dict` takes it.
+    image_size : int, optional
+        Side of the network's square input in pixels, a multiple of 32; the model's own if left out. A new
+        network needs it.
+    freeze : tuple of str
+        Parameters whose names begin so are not trained, such as "image_encoder.trunk".
+    """
+
+    start: str = "nano"
+    network: dict[str, Any] | None = None
+    image_size: int | None = None
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._require_text("start")
+        self._require_texts("freeze")
+        if self.network is not None:
+            if not isinstance(self.network, Mapping):
+                raise self._refuse("network", "a table")
+            if self.start != NEW:
+                raise UsageError(
+                    f"network is set, but start is {self.start!r}, which has its network already; leave "
+                    f"network out, or set start to '{NEW}'."
+                )
+            self._set("network", dict(self.network))
+        if self.image_size is not None:
+            from napari_surgsam2.checkpoints.loading import check_image_size  # it starts torch
+
+            self._require_integer("image_size", at_least=1)
+            check_image_size(self.image_size)
+        elif self.start == NEW:
+            raise UsageError(
+                "image_size is missing; a new network needs it: set a multiple of 32 such as 256."
+            )
+
+
+@dataclass(frozen=True)
+class LabelPair(_Table):
+    """A video and its labels.
+
+    Attributes
+    ----------
+    video : str
+        Anything that `open_video` takes.
+    labels : str
+        Anything that `read_labels` takes, with one frame for each of the video's.
+    """
+
+    video: str
+    labels: str
+
+    def __post_init__(self) -> None:
+        self._require_text("video")
+        self._require_text("labels")
+
+
+# What each kind of source needs, and what it may have besides.
+_OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "synthetic": (("clips", "length", "size"), ("scenes", "seed")),
+    "pool": (("folder", "clips", "length", "size"), ("scenes", "seed")),
+    "vos": (("images", "annotations"), ("videos",)),
+    "labels": (("pairs",), ()),
+}
+
+
+@dataclass(frozen=True)
+class SourceSettings(_Table):
+    """Where clips come from; which of the other options are there depends on the kind.
+
+    Attributes
+    ----------
+    kind : {"synthetic", "pool", "vos", "labels"}
+        "synthetic": made when needed; "pool": made once and kept in a folder; "vos": folders of pictures and
+        of annotations as PNGs; "labels": videos and label volumes.
+    weight : float
+        Share of the clips that come from here, relative to the other sources; for training only.
+    scenes : tuple of str
+        "synthetic", "pool": the kinds of scenes; those that `nano` is trained on if empty.
+    seed : int
+        "synthetic", "pool": the first clip's seed; the next clips have the next ones.
+    clips : int
+        "synthetic", "pool": how many clips there are.
+    length : int
+        "synthetic", "pool": frames in a clip.
+    size : tuple of 2 ints
+        "synthetic", "pool": height and width.
+    folder : str
+        "pool": where the clips are kept.
+    images, annotations : str
+        "vos": the folders with a folder for each video, usually JPEGImages and Annotations.
+    videos : tuple of str or str, optional
+        "vos": names of the videos to use, or a text file with one name a line; all if left out.
+    pairs : tuple of LabelPair
+        "labels": the videos and their labels.
+    """
+
+    kind: Literal["synthetic", "pool", "vos", "labels"]
+    weight: float = 1.0
+    scenes: tuple[str, ...] | None = None
+    seed: int | None = None
+    clips: int | None = None
+    length: int | None = None
+    size: tuple[int, int] | None = None
+    folder: str | None = None
+    images: str | None = None
+    annotations: str | None = None
+    videos: tuple[str, ...] | str | None = None
+    pairs: tuple[LabelPair, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self._require_choice("kind", tuple(_OPTIONS))
+        self._require_number("weight", above=True)
+        needed, possible = _OPTIONS[self.kind]
+        given = {
+            f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None
+        } - {"kind", "weight"}  # fmt: skip
+        if strange := sorted(given - {*needed, *possible}):
+            raise UsageError(
+                f"{strange[0]} is set, but a source of kind {self.kind!r} has no such option; it has: "
+                f"{', '.join((*needed, *possible))}."
+            )
+        if missing := [name for name in needed if name not in given]:
+            raise UsageError(f"{missing[0]} is missing; a source of kind {self.kind!r} needs it.")
+        if self.kind in ("synthetic", "pool"):
+            self._check_clips()
+        for name in ("folder", "images", "annotations"):
+            if getattr(self, name) is not None:
+                self._require_text(name)
+        if isinstance(self.videos, str):
+            self._require_text("videos")
+        elif self.videos is not None:
+            self._require_texts("videos")
+            if not self.videos:
+                raise self._refuse("videos", "a list of names that is not empty, or a text file")
+        if self.pairs is not None:
+            self._set("pairs", _tables(LabelPair, "pairs", self.pairs))
+            if not self.pairs:
+                raise UsageError("pairs is empty; give at least one video and its labels.")
+
+    def _check_clips(self) -> None:
+        self._set("scenes", () if self.scenes is None else self.scenes)
+        self._set("seed", 0 if self.seed is None else self.seed)
+        self._require_texts("scenes")
+        self._require_integer("seed", at_least=0)
+        self._require_integer("clips", at_least=1)
+        self._require_integer("length", at_least=1)
+        self._require_integers("size", 32, ordered=False)
+
+
+@dataclass(frozen=True)
+class RunSettings(_Table):
+    """How long, how much at a time, and where.
+
+    Attributes
+    ----------
+    steps : int
+        Steps in all.
+    batch_size : int
+        Clips in a step.
+    frames : int
+        Frames in a clip; 1 trains on stills.
+    frame_step : tuple of 2 ints
+        A clip takes every n-th frame; n is drawn from this range.
+    objects : int
+        Most objects that are followed in a clip.
+    seed : int
+        All that is random follows from it.
+    device : str
+        "auto", "cpu", "cuda", "cuda:N" or "mps".
+    precision : {"auto", "float32", "bfloat16", "float16"}
+        "auto" is bfloat16 on CUDA devices that have it and float32 elsewhere.
+    workers : int
+        Processes that prepare clips; 0 prepares them in turn with the training.
+    checkpoint_every : int
+        Steps between two checkpoints.
+    validate_every : int
+        Steps between two validations; 0 never validates.
+    log_every : int
+        Steps between two lines of the log.
+    memory_dropout : float
+        Share of the tracked memories that are left out at random.
+    activation_checkpointing : bool
+        Take less of the device's memory, and more time.
+    """
+
+    steps: int
+    batch_size: int = 4
+    frames: int = 6
+    frame_step: tuple[int, int] = (1, 3)
+    objects: int = 3
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    workers: int = 0
+    checkpoint_every: int = 500
+    validate_every: int = 0
+    log_every: int = 20
+    memory_dropout: float = 0.0
+    activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "frames", "objects", "checkpoint_every", "log_every"):
+            self._require_integer(name, at_least=1)
+        self._require_integer("seed", at_least=0, at_most=2**63 - 1)
+        self._require_integer("workers", at_least=0, at_most=256)
+        self._require_integer("validate_every", at_least=0)
+        self._require_integers("frame_step", 1, ordered=True)
+        self._require_text("device")
+        self._require_choice("precision", ("auto", "float32", "bfloat16", "float16"))
+        self._require_number("memory_dropout", high=1)
+        self._require_flag("activation_checkpointing")
+
+
+@dataclass(frozen=True)
+class PromptSettings(_Table):
+    """What the simulated user does.
+
+    Attributes
+    ----------
+    click, box, mask : float
+        How often the first frame's prompt is one of these, relative to the others.
+    corrections : int
+        Most clicks that correct a frame, the first frame's own click not counted; 0 corrects none.
+    corrected_frames : int
+        Most frames that are corrected in a clip, the first among them or not.
+    central_click : float
+        Probability that a click is in the middle of its region rather than anywhere in it.
+    """
+
+    click: float = 0.5
+    box: float = 0.25
+    mask: float = 0.25
+    corrections: int = 4
+    corrected_frames: int = 2
+    central_click: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("click", "box", "mask"):
+            self._require_number(name)
+        if not self.click + self.box + self.mask:
+            raise UsageError("click, box and mask are all 0; set at least one above 0.")
+        self._require_integer("corrections", at_least=0)
+        self._require_integer("corrected_frames", at_least=0)
+        self._require_number("central_click", high=1)
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The probabilities of click, box and mask."""
+        total = self.click + self.box + self.mask
+        return self.click / total, self.box / total, self.mask / total
+
+
+@dataclass(frozen=True)
+class OptimizerSettings(_Table):
+    """AdamW and its learning rate.
+
+    Attributes
+    ----------
+    learning_rate : float
+        The highest, after the warm-up.
+    trunk_rate : float
+        Factor on it for the image encoder.
+    layer_decay : float
+        Factor on it for every layer of the trunk, from the last to the first; 1 leaves them alike.
+    weight_decay : float
+        Of all parameters but biases, norms and embeddings.
+    betas : tuple of 2 floats
+        Decay of the running means of the gradient and of its square.
+    warmup_steps : int
+        Steps over which the rate rises from 0.
+    schedule : {"cosine", "constant"}
+        How it goes on from there.
+    final_rate : float
+        With "cosine": what is left of the rate at the end, as a share.
+    clip_norm : float
+        Gradients of a larger norm are scaled down to it.
+    ema_decay : float
+        How much of the averaged weights stays at each step, such as 0.999; 0 averages none.
+    """
+
+    learning_rate: float = 1e-4
+    trunk_rate: float = 1.0
+    layer_decay: float = 1.0
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_rate: float = 0.1
+    clip_norm: float = 1.0
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require_number("learning_rate", above=True)
+        self._require_number("trunk_rate")
+        self._require_number("layer_decay", high=1, above=True)
+        self._require_number("weight_decay")
+        self._require_numbers("betas", 0, 0.999999, ordered=False)
+        self._require_integer("warmup_steps", at_least=0)
+        self._require_choice("schedule", ("cosine", "constant"))
+        self._require_number("final_rate", high=1)
+        self._require_number("clip_norm", above=True)
+        self._require_number("ema_decay", high=0.999999)
+
+
+@dataclass(frozen=True)
+class LossSettings(_Table):
+    """Weights of the losses.
+
+    Attributes
+    ----------
+    focal, dice : float
+        Of the masks.
+    iou : float
+        Of the IoU that the network predicts for its masks.
+    score : float
+        Of the score that says whether the object is in view.
+    """
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    score: float = 1.0
+
+    def __post_init__(self) -> None:
+        names = ("focal", "dice", "iou", "score")
+        for name in names:
+            self._require_number(name)
+        if not any(getattr(self, name) for name in names):
+            raise UsageError("focal, dice, iou and score are all 0; set at least one above 0.")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings(_Table):
+    """How clips are varied; the same for all frames of a clip, but for slight differences in colour.
+
+    Attributes
+    ----------
+    flip : bool
+        Mirror every second clip, left to right.
+    reverse : bool
+        Play every second clip backwards.
+    crop : tuple of 2 floats
+        The share of the height and width that is kept is drawn from this range; (1, 1) keeps all.
+    affine : float
+        0 to 1: turns by up to 90 degrees times this, scales by up to a factor of 1 plus this, and shears by
+        up to this; 0 is off.
+    colour : float
+        0 to 1: strength of changes of brightness, contrast, saturation and hue; 0 is off.
+    gray : float
+        Probability that a clip loses its colours.
+    blur : float
+        Probability that a clip is blurred.
+    smallest : float
+        Objects that cover less than this share of a clip's first picture are not followed.
+    """
+
+    flip: bool = True
+    reverse: bool = True
+    crop: tuple[float, float] = (0.7, 1.0)
+    affine: float = 0.1
+    colour: float = 0.2
+    gray: float = 0.05
+    blur: float = 0.1
+    smallest: float = 0.0005
+
+    def __post_init__(self) -> None:
+        self._require_flag("flip")
+        self._require_flag("reverse")
+        self._require_numbers("crop", 0.05, 1)
+        for name in ("affine", "colour", "gray", "blur", "smallest"):
+            self._require_number(name, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(_Table):
+    """A training run.
+
+    Attributes
+    ----------
+    output : str
+        The run's folder.
+    model : ModelSettings
+        What is trained.
+    training : tuple of SourceSettings
+        Where the clips come from; at least one.
+    validation : tuple of SourceSettings
+        The videos to validate on; may be empty.
+    run : RunSettings
+        How long, how much at a time, and where.
+    prompts : PromptSettings
+        What the simulated user does.
+    optimizer : OptimizerSettings
+        AdamW and its learning rate.
+    loss : LossSettings
+        Weights of the losses.
+    augmentation : AugmentationSettings
+        How clips are varied.
+    """
+
+    output: str
+    training: tuple[SourceSettings, ...]
+    run: RunSettings
+    model: ModelSettings = field(default_factory=ModelSettings)
+    validation: tuple[SourceSettings, ...] = ()
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+    def __post_init__(self) -> None:
+        self._require_text("output")
+        for name in ("training", "validation"):
+            self._set(name, _tables(SourceSettings, f"[[{name}]]", getattr(self, name)))
+        for name, kind in _TABLES.items():
+            self._set(name, _table(kind, f"[{name}]", getattr(self, name)))
+        if not self.training:
+            raise UsageError(
+                "There is no table [[training]]; give at least one, which says what to train on."
+            )
+        for number, source in enumerate(self.training, 1):
+            if source.length is not None and source.length < self.run.frames:
+                raise UsageError(
+                    f"[[training]] number {number}: length is {source.length}; it must be at least the "
+                    f"{self.run.frames} of frames in [run]."
+                )
+        for number, source in enumerate(self.validation, 1):
+            if source.kind == "pool":
+                raise UsageError(
+                    f"[[validation]] number {number}: kind is 'pool', which is for training only; take "
+                    "'synthetic'."
+                )
+        if self.run.validate_every and not self.validation:
+            raise UsageError(
+                f"[run] validate_every is {self.run.validate_every}, but there is no table [[validation]]; "
+                "give one, or set it to 0."
+            )
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return a copy whose relative paths are taken from `folder`."""
+
+        def at(path: str) -> str:
+            return str(folder / Path(path).expanduser())
+
+        is_file = Path(self.model.start).suffix.lower() in CHECKPOINT_SUFFIXES
+        return self.replace(
+            output=at(self.output),
+            model=self.model.replace(start=at(self.model.start)) if is_file else self.model,
+            training=tuple(_source_at(source, at) for source in self.training),
+            validation=tuple(_source_at(source, at) for source in self.validation),
+        )
+
+
+_TABLES: Mapping[str, type[_Table]] = {
+    "model": ModelSettings,
+    "run": RunSettings,
+    "prompts": PromptSettings,
+    "optimizer": OptimizerSettings,
+    "loss": LossSettings,
+    "augmentation": AugmentationSettings,
+}
+
+
+_T = TypeVar("_T", bound=_Table)
+
+
+def load_settings(path: str | Path) -> TrainingSettings:
+    """Read a TOML file; relative paths in it are relative to its folder.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or something in it cannot be used; says in which table.
+    """
+    file = Path(path).expanduser()
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no settings file at '{path}'; check the path.") from error
+    except OSError as error:
+        raise UsageError(
+            f"The settings '{path}' cannot be read: {error.strerror}; give a TOML file that you may read."
+        ) from error
+    except ValueError as error:  # of TOML and of UTF-8
+        raise UsageError(f"The settings '{path}' are not valid TOML: {error}. Correct the file.") from error
+    try:
+        return TrainingSettings.from_dict(values).relative_to(file.absolute().parent)
+    except UsageError as error:
+        raise UsageError(f"In '{path}': {error}") from error
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _table(kind: type[_T], name: str, value: Any) -> _T:
+    """Make settings of a table, whose name goes into the error."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name} is {value!r}; it must be a table.")
+    try:
+        return kind.from_dict(value)
+    except UsageError as error:
+        raise UsageError(f"{name} {error}") from error
+
+
+def _tables(kind: type[_T], name: str, values: Any) -> tuple[_T, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise UsageError(f"{name} is {values!r}; it must be a list of tables.")
+    return tuple(_table(kind, f"{name} number {i}:", value) for i, value in enumerate(values, 1))
+
+
+def _source_at(source: SourceSettings, at: Callable[[str], str]) -> SourceSettings:
+    changes: dict[str, Any] = {
+        name: at(getattr(source, name))
+        for name in ("folder", "images", "annotations")
+        if getattr(source, name) is not None
+    }
+    if isinstance(source.videos, str):
+        changes["videos"] = at(source.videos)
+    if source.pairs is not None:
+        changes["pairs"] = tuple(LabelPair(at(pair.video), at(pair.labels)) for pair in source.pairs)
+    return source.replace(**changes)

@@ -1,0 +1,227 @@
+"""Made-up clips to train on: made when asked for, or kept in a pool on disk."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.synthetic import SCENES, TRAINING_MIX, make_clip
+from napari_surgsam2.video import Video, open_video
+
+from .clips import MOST_DRAWS, SampledClip, ValidationVideo, draw_frames, require_clip
+
+# Endoscopes give 5:4, recorders 4:3 and 16:9; the network sees all of them squeezed into a square.
+_ASPECTS = (1.0, 1.25, 4 / 3, 16 / 9)
+_PACES = (0.02, 0.25)  # clips of a few frames stand for frames taken further apart
+_LABELS_IN_POOL = "labels.npy"
+_FRAMES_IN_POOL = "frames.npy"
+_DONE_IN_POOL = "done.npy"
+_ABOUT_POOL = "pool.json"
+
+
+def scene_mix(scenes: Sequence[str]) -> Mapping[str, float]:
+    """Return the share of each kind of scene; of none given, those that `nano` is trained on."""
+    if unknown := sorted(set(scenes) - set(SCENES)):
+        raise UsageError(f"There is no kind of scene '{unknown[0]}'; there are: {', '.join(SCENES)}.")
+    return {s: 1 / len(scenes) for s in scenes} if scenes else TRAINING_MIX
+
+
+def render(seed: int, scenes: Sequence[str], length: int, size: tuple[int, int]) -> SampledClip:
+    """Make the clip of a seed: kind of scene, proportions and pace are drawn by the seed too.
+
+    It is made with the height asked for and squeezed to the width.
+    """
+    mix = scene_mix(scenes)
+    rng = np.random.default_rng([seed, 77])
+    scene = str(rng.choice(list(mix), p=list(mix.values())))
+    height, width = size
+    pace = float(np.exp(rng.uniform(*np.log(_PACES))))
+    clip = make_clip(seed, length, (height, round(height * rng.choice(_ASPECTS))), scene, pace)
+    frames = np.stack(
+        [np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.BOX)) for f in clip.video]
+    )
+    labels = np.stack(
+        [
+            np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.NEAREST))
+            for f in clip.labels
+        ]
+    )
+    return SampledClip(frames, labels, np.ones(length, dtype=bool))
+
+
+class SyntheticClips:
+    """Clips made when they are asked for.
+
+    Parameters
+    ----------
+    scenes : sequence of str
+        Kinds of scenes; those that `nano` is trained on if empty.
+    seed, clips : int
+        The seeds are seed, seed + 1, ..., seed + clips - 1.
+    length : int
+        Frames in a clip.
+    size : tuple of 2 ints
+        Height and width.
+    """
+
+    def __init__(
+        self, scenes: Sequence[str], seed: int, clips: int, length: int, size: tuple[int, int]
+    ) -> None:
+        scene_mix(scenes)
+        self.scenes, self.seed, self.clips, self.length, self.size = tuple(scenes), seed, clips, length, size
+
+    def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
+        """Make a clip that shows something in its first frame."""
+        for _ in range(MOST_DRAWS):
+            seed = self.seed + int(rng.integers(self.clips))
+            whole = render(seed, self.scenes, self.length, self.size)
+            at = draw_frames(rng, _shows_something(whole.labels), frames, frame_step)
+            if at is not None:
+                return SampledClip(whole.frames[at], whole.labels[at], whole.annotated[at])
+        return require_clip(None, f"synthetic clips from seed {self.seed} on", frames)
+
+    def validation_videos(self) -> Sequence[ValidationVideo]:
+        """Return every seed's clip in full, as a video."""
+        return [
+            ValidationVideo(f"{'-'.join(self.scenes) or 'synthetic'}-{seed}", _Opener(self, seed))
+            for seed in range(self.seed, self.seed + self.clips)
+        ]
+
+
+class _Opener:
+    """Makes a validation video when it is wanted."""
+
+    def __init__(self, clips: SyntheticClips, seed: int) -> None:
+        self._clips, self._seed = clips, seed
+
+    def __call__(self) -> tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        c, rng = self._clips, np.random.default_rng([self._seed, 78])
+        mix = scene_mix(c.scenes)
+        scene = str(rng.choice(list(mix), p=list(mix.values())))
+        made = make_clip(self._seed, c.length, c.size, scene)
+        return open_video(made.video), made.labels, np.ones(c.length, dtype=bool)
+
+
+class ClipPool:
+    """Clips made beforehand, kept in a folder; those that are missing there are made first.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the frames and labels as arrays, clip by clip.
+    scenes, seed, clips, length, size
+        As of `SyntheticClips`.
+    processes : int, optional
+        How many processes make the missing clips; one for each core if left out.
+    progress : callable, optional
+        Told how many clips are there, of how many.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds a pool made with other values.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scenes: Sequence[str],
+        seed: int,
+        clips: int,
+        length: int,
+        size: tuple[int, int],
+        processes: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        scene_mix(scenes)
+        self.folder = folder
+        about = {"scenes": list(scenes), "seed": seed, "clips": clips, "length": length, "size": list(size)}
+        self._open(about)
+        self._fill(processes, progress)
+        self._frames, self._labels, self._done = (
+            np.load(folder / name, mmap_mode="r")
+            for name in (_FRAMES_IN_POOL, _LABELS_IN_POOL, _DONE_IN_POOL)
+        )
+
+    def _open(self, about: dict[str, Any]) -> None:
+        path = self.folder / _ABOUT_POOL
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found != about:
+                raise UsageError(
+                    f"'{self.folder}' holds clips made with {found}, not {about}; choose another folder, or "
+                    "remove this one to have them made again."
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._about = about
+        shape = (about["clips"], about["length"], *about["size"])
+        self._frames = self._array(_FRAMES_IN_POOL, (*shape, 3))
+        self._labels = self._array(_LABELS_IN_POOL, shape)
+        self._done = self._array(_DONE_IN_POOL, (about["clips"],))
+        if not path.exists():  # last, so that a folder with it has all the rest
+            path.write_text(json.dumps(about), encoding="utf-8")
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+        path = self.folder / name
+        if path.exists() and (self.folder / _ABOUT_POOL).exists():
+            return np.lib.format.open_memmap(path, mode="r+")
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+    def _fill(self, processes: int | None, progress: Callable[[int, int], None] | None) -> None:
+        missing = np.flatnonzero(self._done == 0).tolist()
+        if not missing:
+            return
+        a = self._about
+        jobs = [(i, a["seed"] + i, a["scenes"], a["length"], tuple(a["size"])) for i in missing]
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(processes, initializer=_one_thread) as pool:
+            for n, (i, clip) in enumerate(pool.imap_unordered(_render_job, jobs, chunksize=4), 1):
+                self._frames[i], self._labels[i] = clip.frames, clip.labels
+                self._done[i] = 1
+                if progress is not None:
+                    progress(a["clips"] - len(missing) + n, a["clips"])
+        for array in (self._frames, self._labels, self._done):
+            array.flush()
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
+        """Take a clip that shows something in its first frame."""
+        for _ in range(MOST_DRAWS):
+            i = int(rng.integers(len(self)))
+            at = draw_frames(rng, _shows_something(self._labels[i]), frames, frame_step)
+            if at is not None:
+                known = np.ones(frames, dtype=bool)
+                return SampledClip(np.array(self._frames[i][at]), np.array(self._labels[i][at]), known)
+        return require_clip(None, f"the pool '{self.folder}'", frames)
+
+    def validation_videos(self) -> Sequence[ValidationVideo]:
+        """Return none: a pool is for training."""
+        return []
+
+
+def _shows_something(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Return the frames, (T,), in which something is labelled."""
+    return np.asarray(labels.any(axis=(1, 2)))
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _render_job(
+    job: tuple[int, int, Sequence[str], int, tuple[int, int]],
+) -> tuple[int, SampledClip]:
+    index, seed, scenes, length, size = job
+    return index, render(seed, scenes, length, size)

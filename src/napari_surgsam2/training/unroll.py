@@ -1,0 +1,248 @@
+"""A clip tracked with gradients: the steps of the tracker, for a batch of objects of several clips at once.
+
+As SAM 2 is trained (arXiv 2408.00714, section 4 and appendix): prompts on the first frame, corrective clicks
+on it and on others, everything between tracked through the memory bank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from napari_surgsam2.network import (
+    MASK_STRIDE,
+    POSITIVE,
+    Decoded,
+    FrameFeatures,
+    Sam2Network,
+)
+from napari_surgsam2.tracking.memory import LOGIT_RANGE
+
+from .clips import TrainingClip
+from .interaction import box_around, box_labels, click_in, corrective_click
+from .losses import Losses, intersection_over_union, mask_losses, soft_targets
+from .settings import PromptSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Clips of the same length, their objects side by side.
+
+    Attributes
+    ----------
+    frames : tensor, shape (T, C, S, S, 3), uint8
+        Of C clips.
+    masks : tensor, shape (T, N, S, S), bool
+        Of N objects.
+    annotated : tensor, shape (T, N), bool
+        Where the truth is known.
+    clip : tensor, shape (N,), integer
+        The clip of each object.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    annotated: Tensor
+    clip: Tensor
+
+    @classmethod
+    def of(cls, clips: Sequence[TrainingClip], device: torch.device) -> Batch:
+        """Put clips together."""
+        counts = torch.tensor([len(c.masks) for c in clips])
+        annotated = torch.stack([c.annotated for c in clips], dim=1)
+        return cls(
+            torch.stack([c.frames for c in clips], dim=1).to(device),
+            torch.cat([c.masks for c in clips]).transpose(0, 1).to(device),
+            annotated.repeat_interleave(counts, dim=1).to(device),
+            torch.repeat_interleave(counts).to(device),
+        )
+
+
+@dataclass(eq=False)
+class _Memory:
+    """What is kept of a frame: projected keys and values (N, L, h * w, dim) and pointers (N, dim)."""
+
+    frame: int
+    prompted: bool
+    keys: Tensor
+    values: Tensor
+    pointer: Tensor
+
+
+@dataclass(eq=False)
+class Unrolled:
+    """What tracking a batch gave.
+
+    Attributes
+    ----------
+    losses : list of Losses
+        Of every mask that was made.
+    logits : list of tensor, shape (N, 1, S / 4, S / 4)
+        The masks that a user would have seen, frame by frame, without gradients.
+    """
+
+    losses: list[Losses] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+    def mean(self) -> Losses:
+        """Return the mean losses."""
+        return Losses(*(torch.stack(values).mean() for values in zip(*self.losses, strict=True)))
+
+    @torch.no_grad()
+    def ious(self, batch: Batch) -> list[tuple[int, float]]:
+        """Return frames and the mean IoU of their masks, over the objects in view."""
+        means = []
+        for t, logits in enumerate(self.logits):
+            targets = soft_targets(batch.masks[t])
+            seen = F.interpolate(logits, targets.shape[-2:], mode="bilinear")
+            iou = intersection_over_union(seen, targets[:, None])[:, 0]
+            counted = batch.annotated[t] & targets.flatten(1).any(1)
+            if counted.any():
+                means.append((t, float(iou[counted].mean())))
+        return means
+
+
+class Unroller:
+    """Tracks batches with gradients.
+
+    Parameters
+    ----------
+    network : Sam2Network
+        The network, in training mode.
+    prompts : PromptSettings
+        How the simulated user prompts and corrects.
+    memory_dropout : float
+        Share of the tracked memories that are left out at random, so that the network gets by without them.
+    activation_checkpointing : bool
+        Make the image encoder's activations again on the way back, to take less memory.
+    """
+
+    def __init__(
+        self,
+        network: Sam2Network,
+        prompts: PromptSettings,
+        memory_dropout: float = 0.0,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        self._network = network
+        self._prompts = prompts
+        self._dropout = memory_dropout
+        self._checkpointing = activation_checkpointing
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Unrolled:
+        """Track a batch; all that is random comes from `rng`."""
+        total = len(batch.frames)
+        kind = str(rng.choice(("click", "box", "mask"), p=self._prompts.shares))
+        corrected = self._corrected_frames(rng, total)
+        features = self._encode(batch)
+        memories: list[_Memory] = []
+        out = Unrolled()
+        for t in range(total):
+            frame = FrameFeatures(*(x[t][batch.clip] for x in features))
+            rounds = self._prompts.corrections if t in corrected else 0
+            decoded = self._frame(batch, t, frame, memories, kind, rounds, rng, out)
+            if t + 1 < total:
+                memories.append(self._memorize(t, t == 0 or t in corrected, frame, decoded))
+        return out
+
+    def _corrected_frames(self, rng: np.random.Generator, total: int) -> set[int]:
+        """Draw the frames that get corrective clicks."""
+        most = min(self._prompts.corrected_frames, total)
+        count = int(rng.integers(most + 1)) if self._prompts.corrections else 0
+        return {int(t) for t in rng.choice(total, count, replace=False)}
+
+    def _encode(self, batch: Batch) -> FrameFeatures:
+        """Encode all frames; every tensor gets a leading T."""
+        total = len(batch.frames)
+        flat = batch.frames.flatten(0, 1)
+        if self._checkpointing and torch.is_grad_enabled():
+            features = checkpoint(self._network.encode_image, flat, use_reentrant=False)
+        else:
+            features = self._network.encode_image(flat)
+        return FrameFeatures(*(x.unflatten(0, (total, -1)) for x in features))
+
+    def _frame(
+        self,
+        batch: Batch,
+        t: int,
+        frame: FrameFeatures,
+        memories: Sequence[_Memory],
+        kind: str,
+        rounds: int,
+        rng: np.random.Generator,
+        out: Unrolled,
+    ) -> Decoded:
+        """Make the masks of a frame, corrections included."""
+        network, masks = self._network, batch.masks[t]
+        targets = soft_targets(masks)
+        xy: Tensor | None = None
+        labels: Tensor | None = None
+        if t:
+            image = self._attend(t, frame, memories, rng)
+        else:
+            image = network.without_memory(frame)
+            if kind == "click":
+                xy = click_in(masks, rng, self._prompts.central_click)
+                labels = torch.full(xy.shape[:2], POSITIVE, device=xy.device)
+            elif kind == "box":
+                xy = box_around(masks, rng)
+                labels = box_labels(len(xy), xy.device)
+        if t == 0 and kind == "mask":
+            decoded = network.decode_given_mask(frame, masks[:, None])
+        else:
+            candidates = network.candidates(image, frame, xy, labels)
+            out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
+            decoded = network.choose(candidates)
+        for _ in range(int(rng.integers(1, rounds + 1)) if rounds else 0):
+            logits = decoded.logits.detach()
+            seen = F.interpolate(logits, scale_factor=float(MASK_STRIDE), mode="bilinear")[:, 0] > 0
+            more_xy, more_labels = corrective_click(masks, seen, rng, self._prompts.central_click)
+            xy = more_xy if xy is None else torch.cat((xy, more_xy), dim=1)
+            labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
+            earlier = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
+            candidates = network.candidates(image, frame, xy, labels, earlier)
+            out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
+            decoded = network.choose(candidates)
+        out.logits.append(decoded.logits.detach())
+        return decoded
+
+    def _attend(
+        self, t: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator
+    ) -> Tensor:
+        """Give a frame's features its objects' memories."""
+        network = self._network
+        config = network.config
+        h, w = frame.image.shape[-2:]
+        times = network.memory_times(h, w)
+        prompted = [m for m in memories if m.prompted]
+        recent = [m for m in memories if not m.prompted and t - m.frame < config.num_maskmem]
+        if self._dropout:
+            recent = [m for m in recent if m.frame == t - 1 or rng.random() >= self._dropout]
+        used = [(m, config.num_maskmem - 1) for m in prompted] + [(m, t - m.frame - 1) for m in recent]
+        keys = [m.keys + times[index] for m, index in used]
+        values = [m.values for m, _ in used]
+        pointing = [m for m in memories if m.prompted or t - m.frame < config.max_object_pointers]
+        distances = torch.tensor([[float(t - m.frame) for m in pointing]], device=frame.image.device)
+        pointers = torch.stack([m.pointer for m in pointing], dim=1)
+        longest = max(1, config.max_object_pointers - 1)  # as in videos that are longer than that
+        pointer_keys, pointer_values = network.project_pointers(
+            pointers, distances.expand(len(pointers), -1), longest
+        )
+        out: Tensor = network.memory_attention(
+            frame.image, torch.cat([*keys, pointer_keys], dim=2), torch.cat([*values, pointer_values], dim=2)
+        )
+        return out
+
+    def _memorize(self, t: int, prompted: bool, frame: FrameFeatures, decoded: Decoded) -> _Memory:
+        network = self._network
+        # Tracking cuts the masks of prompted frames; a mask that is cut has no gradients.
+        cut = prompted and not network.training
+        memory = network.encode_memory(frame, decoded.logits, decoded.score, binarize=cut)
+        keys, values = network.memory_attention.project_memory(memory)
+        return _Memory(t, prompted, keys, values, decoded.pointer)

@@ -1,0 +1,181 @@
+"""How good a network is: whole videos tracked from one click an object, and corrected, scored by J and F."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_surgsam2.checkpoints import Model
+from napari_surgsam2.evaluation import contour_accuracy, region_similarity
+from napari_surgsam2.prompts import BoolArray, central_position
+from napari_surgsam2.settings import TrackingSettings
+from napari_surgsam2.tracking import Tracker
+from napari_surgsam2.video import Video
+
+from .clips import SMALLEST, ValidationVideo
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """How well a video's objects were tracked.
+
+    Attributes
+    ----------
+    name : str
+        The video.
+    objects : int
+        How many objects were tracked.
+    j, f : float
+        Region similarity and contour accuracy, averaged over the frames and then the objects. The frame of
+        the click counts too.
+    first_j : float
+        Region similarity in the frames of the first clicks.
+    false_positives : float
+        Of the frames where an object is out of view, the share that have a mask of it; nan if there are none.
+    """
+
+    name: str
+    objects: int
+    j: float
+    f: float
+    first_j: float
+    false_positives: float
+
+    @property
+    def j_and_f(self) -> float:
+        """The mean of J and F."""
+        return (self.j + self.f) / 2
+
+
+def mean_j_and_f(scores: Iterable[VideoScore]) -> float:
+    """Return the mean J&F of videos; nan of none."""
+    values = [s.j_and_f for s in scores]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def score_videos(
+    model: Model,
+    videos: Iterable[ValidationVideo],
+    settings: TrackingSettings | None = None,
+    corrections: int = 0,
+) -> Iterator[VideoScore]:
+    """Score videos one after the other, as `score_video` does; those without objects are left out."""
+    for video in videos:
+        frames, labels, annotated = video.open()
+        score = score_video(model, video.name, frames, labels, annotated, settings, corrections)
+        if score is not None:
+            yield score
+
+
+def score_video(
+    model: Model,
+    name: str,
+    video: Video,
+    labels: npt.NDArray[np.integer],
+    annotated: npt.NDArray[np.bool_],
+    settings: TrackingSettings | None = None,
+    corrections: int = 0,
+) -> VideoScore | None:
+    """Track a video's objects and score them; None if it has none that is large enough.
+
+    Every object gets one click in the middle of what is seen of it in the first annotated frame that shows
+    any. Then, as often as `corrections` says, each gets a click in the middle of what is wrong in its worst
+    frame, and all are tracked again.
+
+    Parameters
+    ----------
+    model : Model
+        What tracks.
+    name : str
+        The video's name.
+    video : Video
+        Its frames.
+    labels : array, shape (T, Y, X)
+        The truth; 0 is background.
+    annotated : array, shape (T,), bool
+        The frames whose truth is known.
+    settings : TrackingSettings, optional
+        The defaults if left out.
+    corrections : int
+        More clicks on each object.
+    """
+    firsts = first_views(labels, annotated)
+    if not firsts:
+        return None
+    tracker = Tracker(model, video, settings)
+    for object_id, t in firsts.items():
+        tracker.add_points(t, object_id, [central_position(labels[t] == object_id)])
+    for _ in range(corrections):
+        for object_id, (t, mask) in _worst_frames(tracker, labels, annotated).items():
+            wanted = labels[t] == object_id
+            missed, extra = wanted & ~mask, mask & ~wanted
+            positive = missed.sum() >= extra.sum()
+            where = central_position(missed if positive else extra)
+            tracker.add_points(t, object_id, [where], [int(positive)])
+    score = _score(name, tracker, labels, annotated, firsts)
+    tracker.close()
+    return score
+
+
+def first_views(labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]) -> dict[int, int]:
+    """Return the objects that are seen well enough in the first frame that shows any, and that frame."""
+    smallest = SMALLEST * labels[0].size
+    for t in np.flatnonzero(annotated).tolist():
+        ids, counts = np.unique(labels[t], return_counts=True)
+        seen = [int(i) for i, n in zip(ids, counts, strict=True) if i and n >= smallest]
+        if seen:
+            return dict.fromkeys(seen, t)
+    return {}
+
+
+def _masks(
+    tracker: Tracker, labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]
+) -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
+    """Track; yields frame, object, mask and true mask wherever the truth is known."""
+    for result in tracker.propagate():
+        if annotated[result.frame]:
+            for object_id, mask in zip(result.object_ids.tolist(), result.masks(), strict=True):
+                yield result.frame, object_id, mask, labels[result.frame] == object_id
+
+
+def _worst_frames(
+    tracker: Tracker, labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]
+) -> dict[int, tuple[int, BoolArray]]:
+    """Return the frame of the lowest J of each object, and its mask there; none for those all right."""
+    worst: dict[int, tuple[float, int, BoolArray]] = {}
+    for t, object_id, mask, wanted in _masks(tracker, labels, annotated):
+        j = float(region_similarity(mask, wanted))
+        if j < worst.get(object_id, (1.0,))[0]:
+            worst[object_id] = (j, t, mask)
+    return {object_id: (t, mask) for object_id, (_, t, mask) in worst.items()}
+
+
+def _score(
+    name: str,
+    tracker: Tracker,
+    labels: npt.NDArray[np.integer],
+    annotated: npt.NDArray[np.bool_],
+    firsts: dict[int, int],
+) -> VideoScore:
+    j: dict[int, list[float]] = {i: [] for i in firsts}
+    f: dict[int, list[float]] = {i: [] for i in firsts}
+    first_j: list[float] = []
+    absent: list[bool] = []
+    for t, object_id, mask, wanted in _masks(tracker, labels, annotated):
+        j[object_id].append(float(region_similarity(mask, wanted)))
+        f[object_id].append(float(contour_accuracy(mask, wanted)))
+        if t == firsts[object_id]:
+            first_j.append(j[object_id][-1])
+        if not wanted.any():
+            absent.append(bool(mask.any()))
+    return VideoScore(
+        name,
+        len(firsts),
+        float(np.mean([np.mean(values) for values in j.values()])),
+        float(np.mean([np.mean(values) for values in f.values()])),
+        float(np.mean(first_j)),
+        float(np.mean(absent)) if absent else float("nan"),
+    )

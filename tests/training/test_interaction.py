@@ -1,0 +1,95 @@
+"""The simulated user: where it clicks, draws boxes and corrects."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
+from napari_surgsam2.prompts import central_position
+from napari_surgsam2.training.interaction import (
+    box_around,
+    box_labels,
+    click_in,
+    corrective_click,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def mask(*boxes, size=48):
+    """Return a mask (1, S, S) of boxes (y0, x0, y1, x1), ends excluded."""
+    out = torch.zeros(1, size, size, dtype=torch.bool)
+    for y0, x0, y1, x1 in boxes:
+        out[0, y0:y1, x0:x1] = True
+    return out
+
+
+def at(xy, masks):
+    """Return whether each click (B, 1, 2) is in its mask (B, S, S)."""
+    return [bool(m[int(y), int(x)]) for m, (x, y) in zip(masks, xy[:, 0].tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("central", [0.0, 0.5, 1.0])
+def test_clicks_are_in_their_regions(rng, central):
+    regions = torch.cat([mask((3, 4, 9, 40)), mask((40, 40, 41, 41)), mask((0, 0, 48, 48))])
+    for _ in range(20):
+        assert all(at(click_in(regions, rng, central), regions))
+
+
+def test_clicks_are_spread_over_a_region(rng):
+    region = mask((10, 10, 30, 40))
+    xy = torch.cat([click_in(region, rng, 0.0) for _ in range(300)])[:, 0]
+    assert xy.amin(0).tolist() <= [11, 11]
+    assert xy.amax(0).tolist() >= [38, 28]
+
+
+def test_a_central_click_is_in_the_middle():
+    assert central_position(mask((10, 20, 21, 31))[0].numpy()) == (15, 25)
+
+
+def test_a_central_click_is_away_from_the_edge_of_the_picture():
+    assert central_position(mask((0, 0, 11, 48))[0].numpy())[0] == 5
+
+
+def test_a_click_on_nothing_is_somewhere(rng):
+    x, y = click_in(mask(), rng, 1.0)[0, 0].tolist()
+    assert 0 <= x < 48
+    assert 0 <= y < 48
+
+
+def test_boxes_are_about_right(rng):
+    boxes = torch.cat([box_around(mask((100, 50, 300, 450), size=512), rng) for _ in range(50)])
+    exact = torch.tensor([[50.0, 100.0], [449.0, 299.0]])
+    assert (boxes - exact).abs().amax() <= 10  # 20 pixels of 1024
+    assert (boxes - exact).abs().amax() > 4
+    assert box_labels(2, boxes.device).tolist() == [[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]] * 2
+
+
+def test_corrections_are_positive_where_something_is_missed(rng):
+    truth, seen = mask((10, 10, 20, 20)), mask((10, 10, 20, 14))
+    xy, labels = corrective_click(truth, seen, rng, 0.0)
+    assert labels.tolist() == [[POSITIVE]]
+    assert at(xy, truth & ~seen) == [True]
+
+
+def test_corrections_are_negative_where_something_is_too_much(rng):
+    truth, seen = mask((10, 10, 20, 20)), mask((10, 10, 20, 30))
+    xy, labels = corrective_click(truth, seen, rng, 0.0)
+    assert labels.tolist() == [[NEGATIVE]]
+    assert at(xy, seen & ~truth) == [True]
+
+
+def test_which_error_is_corrected_goes_by_area(rng):
+    truth, seen = mask((10, 10, 20, 20)), mask((12, 10, 20, 20), (30, 30, 38, 40))
+    positive = [int(corrective_click(truth, seen, rng, 0.0)[1]) == POSITIVE for _ in range(400)]
+    assert np.mean(positive) == pytest.approx(20 / 100, abs=0.06)
+
+
+def test_nothing_wrong_is_confirmed(rng):
+    truth = torch.cat([mask((10, 10, 20, 20)), mask()])
+    xy, labels = corrective_click(truth, truth, rng, 0.0)
+    assert labels.tolist() == [[POSITIVE], [NEGATIVE]]
+    assert at(xy, truth) == [True, False]

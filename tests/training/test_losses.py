@@ -1,0 +1,104 @@
+"""The losses, from their definitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from napari_surgsam2.network import DecodedMasks
+from napari_surgsam2.training.losses import (
+    Losses,
+    dice_loss,
+    focal_loss,
+    intersection_over_union,
+    mask_losses,
+    soft_targets,
+)
+from napari_surgsam2.training.settings import LossSettings
+
+
+def decoded(logits, iou=None, score=None):
+    """Return candidates (B, M, H, W) with predicted IoUs (B, M) and scores (B,)."""
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    B, M = logits.shape[:2]
+    iou = torch.zeros(B, M) if iou is None else torch.as_tensor(iou)
+    score = torch.zeros(B) if score is None else torch.as_tensor(score)
+    return DecodedMasks(logits, iou, torch.zeros(B, M, 8), score[:, None])
+
+
+def disc(size=32):
+    y, x = np.mgrid[:size, :size]
+    return torch.from_numpy((y - 14) ** 2 + (x - 18) ** 2 < 64)
+
+
+def test_focal_loss_is_that_of_its_paper():
+    p, target = 0.8, 1.0
+    logits = torch.full((1, 1, 2, 2), math.log(p / (1 - p)))
+    expected = -0.25 * (1 - p) ** 2 * math.log(p)
+    assert float(focal_loss(logits, torch.full_like(logits, target))) == pytest.approx(expected, rel=1e-5)
+    expected = -0.75 * p**2 * math.log(1 - p)
+    assert float(focal_loss(logits, torch.zeros_like(logits))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dice_loss_is_0_for_a_right_mask_and_near_1_for_a_wrong_one():
+    target = disc()[None, None].float()
+    assert float(dice_loss((target - 0.5) * 100, target)) == pytest.approx(0, abs=1e-4)
+    assert float(dice_loss((0.5 - target) * 100, target)) > 0.99
+
+
+def test_soft_targets_keep_the_area():
+    masks = disc()[None]
+    targets = soft_targets(masks)
+    assert targets.shape == (1, 16, 16)
+    assert float(targets.mean()) == pytest.approx(float(masks.float().mean()))
+    assert 0 < float(((targets > 0) & (targets < 1)).float().mean()) < 0.5
+
+
+def test_iou_counts_pixels():
+    target = torch.zeros(1, 1, 4, 4)
+    target[..., :2] = 1
+    logits = torch.full((1, 2, 4, 4), -1.0)
+    logits[0, 0, :, 1:3] = 1
+    np.testing.assert_allclose(intersection_over_union(logits, target), [[1 / 3, 0]])
+
+
+def test_only_the_candidate_that_fits_best_is_drawn_to_the_truth():
+    targets = soft_targets(disc()[None])
+    logits = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    logits[0, 1] = 5 * (torch.nn.functional.avg_pool2d(targets[None], 2)[0, 0] - 0.5)
+    logits.requires_grad_()
+    losses = mask_losses(decoded(logits), targets, torch.tensor([True]))
+    (losses.focal + losses.dice).backward()
+    moved = logits.grad.abs().sum((0, 2, 3))
+    assert moved[1] > 0
+    assert moved[0] == moved[2] == 0
+
+
+def test_an_object_out_of_view_counts_for_its_score_only():
+    targets = soft_targets(torch.stack([disc(), torch.zeros(32, 32, dtype=torch.bool)]))
+    both = mask_losses(
+        decoded(torch.ones(2, 3, 8, 8), torch.full((2, 3), 0.5), torch.tensor([3.0, 3.0])),
+        targets,
+        torch.tensor([True, True]),
+    )
+    alone = mask_losses(
+        decoded(torch.ones(1, 3, 8, 8), torch.full((1, 3), 0.5), torch.tensor([3.0])),
+        targets[:1],
+        torch.tensor([True]),
+    )
+    for name in ("focal", "dice", "iou"):
+        assert float(getattr(both, name)) == pytest.approx(float(getattr(alone, name)))
+    right, wrong = math.log1p(math.exp(-3)), 3 + math.log1p(math.exp(-3))
+    assert float(both.score) == pytest.approx((right + wrong) / 2, rel=1e-5)
+
+
+def test_what_is_not_annotated_counts_nowhere():
+    losses = mask_losses(decoded(torch.ones(1, 1, 8, 8)), soft_targets(disc()[None]), torch.tensor([False]))
+    assert [float(x) for x in losses] == [0, 0, 0, 0]
+
+
+def test_the_total_is_the_weighted_sum():
+    losses = Losses(*map(torch.tensor, (0.1, 0.2, 0.3, 0.4)))
+    weights = LossSettings(focal=20, dice=1, iou=2, score=0)
+    assert float(losses.total(weights)) == pytest.approx(2 + 0.2 + 0.6)

@@ -1,0 +1,544 @@
+"""Clips to train on: where they come from, how they are varied, and that each follows from its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.training.augmentation import NoObjectError, augment
+from napari_surgsam2.training.clips import SampledClip, TrainingClip, draw_frames
+from napari_surgsam2.training.labelled import LabelledVideos
+from napari_surgsam2.training.loading import ClipSampler, make_source
+from napari_surgsam2.training.settings import AugmentationSettings, SourceSettings, TrainingSettings
+from napari_surgsam2.training.vos import VosFolder
+
+HEIGHT, WIDTH = 48, 64
+COLOURS = np.array([(40, 40, 40), (220, 40, 40), (40, 220, 40), (40, 40, 220)], dtype=np.uint8)
+OFF = AugmentationSettings(flip=False, reverse=False, crop=(1, 1), affine=0, colour=0, gray=0, blur=0)
+
+
+def labels_of(frames: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Two discs that move, the first to the right and the second to the left, (T, Y, X) uint8."""
+    y, x = np.mgrid[:height, :width]
+    labels = np.zeros((frames, height, width), np.uint8)
+    for t in range(frames):
+        for i, column in ((1, 0.25 + 0.02 * t), (2, 0.75 - 0.02 * t)):
+            labels[t][(y - 0.3 * i * height) ** 2 + (x - column * width) ** 2 < (height / 8) ** 2] = i
+    return labels
+
+
+def clip_of(frames: int, height: int = HEIGHT, width: int = WIDTH) -> SampledClip:
+    """Each object has its own colour, and the brightness of the ground says which frame it is."""
+    labels = labels_of(frames, height, width)
+    pictures = COLOURS[labels]
+    for t in range(frames):
+        pictures[t][labels[t] == 0] = 10 * t
+    return SampledClip(pictures, labels, np.ones(frames, dtype=bool))
+
+
+def save_png(path: Path, labels: np.ndarray, palette: bool = True) -> None:
+    image = Image.fromarray(labels)
+    if palette:
+        image.putpalette([*range(256)] * 3)
+    image.save(path)
+
+
+def make_video(root: Path, name: str, frames: int = 10, annotated: Sequence[int] | None = None) -> None:
+    """A video whose annotated frames are those numbered, by default all."""
+    clip = clip_of(frames)
+    for folder in ("JPEGImages", "Annotations"):
+        (root / folder / name).mkdir(parents=True)
+    for t in range(frames):
+        Image.fromarray(clip.frames[t]).save(root / "JPEGImages" / name / f"{t:05d}.png")
+        if annotated is None or t in annotated:
+            save_png(root / "Annotations" / name / f"{t:05d}.png", clip.labels[t])
+
+
+def vos(root: Path, videos: Any = None) -> VosFolder:
+    return VosFolder(root / "JPEGImages", root / "Annotations", videos)
+
+
+def number_of(frame: np.ndarray) -> int:
+    """Which frame it is."""
+    return int(frame[0, 0, 0]) // 10
+
+
+# Frames of a clip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_clip_begins_annotated_and_fits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    annotated = rng.random(20) < 0.3
+    annotated[7] = True
+
+    chosen = draw_frames(rng, annotated, 5, (1, 9))
+
+    assert chosen is not None
+    assert annotated[chosen[0]]
+    steps = np.diff(chosen)
+    assert len(set(steps.tolist())) == 1
+    assert 1 <= abs(steps[0]) <= 4
+    assert chosen.min() >= 0
+    assert chosen.max() < 20
+
+
+def test_a_clip_falls_where_only_the_last_frame_is_annotated() -> None:
+    annotated = np.arange(6) == 5
+
+    chosen = draw_frames(np.random.default_rng(0), annotated, 3, (2, 2))
+
+    assert chosen is not None
+    assert chosen.tolist() == [5, 3, 1]
+
+
+def test_a_still_may_be_any_annotated_frame() -> None:
+    rng = np.random.default_rng(0)
+    annotated = np.arange(6) % 2 == 1
+
+    chosen = [draw_frames(rng, annotated, 1, (1, 3)) for _ in range(60)]
+
+    assert {int(c[0]) for c in chosen if c is not None} == {1, 3, 5}
+
+
+def test_there_may_be_no_clip() -> None:
+    rng = np.random.default_rng(0)
+    assert draw_frames(rng, np.ones(4, bool), 5, (1, 1)) is None
+    assert draw_frames(rng, np.arange(7) == 3, 6, (1, 1)) is None
+
+
+# Folders as of VOS data sets
+
+
+def test_a_folder_gives_clips_of_its_videos(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", annotated=[0, 5])
+    make_video(tmp_path, "two")
+    (tmp_path / "JPEGImages" / "three").mkdir()
+    source = vos(tmp_path)
+
+    some_sparse = False
+    for seed in range(20):
+        clip = source.sample(np.random.default_rng(seed), 4, (1, 2))
+        assert clip.frames.shape == (4, HEIGHT, WIDTH, 3)
+        assert clip.annotated[0]
+        assert clip.labels[0].any()
+        numbers = [number_of(frame) for frame in clip.frames]
+        assert np.ptp(np.diff(numbers)) == 0
+        whole = labels_of(10)
+        for t, number in enumerate(numbers):
+            expected = whole[number] if clip.annotated[t] else 0
+            np.testing.assert_array_equal(clip.labels[t], expected)
+        some_sparse = some_sparse or not clip.annotated.all()
+    assert some_sparse
+
+
+def test_videos_may_be_chosen_by_name_or_in_a_file(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        make_video(tmp_path, name)
+    names = tmp_path / "names.txt"
+    names.write_text("two\n\n one \n", encoding="utf-8")
+
+    assert [v.name for v in vos(tmp_path, ["three"]).validation_videos()] == ["three"]
+    assert [v.name for v in vos(tmp_path, names).validation_videos()] == ["two", "one"]
+    assert len(vos(tmp_path).validation_videos()) == 3
+
+
+def test_a_validation_video_is_whole(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", annotated=[2, 5])
+
+    (video,) = vos(tmp_path).validation_videos()
+    frames, labels, annotated = video.open()
+
+    assert frames.shape == labels.shape == (10, HEIGHT, WIDTH)
+    assert np.flatnonzero(annotated).tolist() == [2, 5]
+    np.testing.assert_array_equal(labels[5], labels_of(10)[5])
+    assert not labels[0].any()
+    assert number_of(frames.frame(3)) == 3
+
+
+def test_void_is_background_and_gray_pngs_hold_numbers(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", frames=2)
+    folder = tmp_path / "Annotations" / "one"
+    label = labels_of(1)[0]
+    label[0] = 255
+    save_png(folder / "00000.png", label)
+    Image.fromarray(labels_of(2)[1].astype(np.uint16) * 300).save(folder / "00001.png")
+
+    clip = vos(tmp_path).sample(np.random.default_rng(0), 2, (1, 1))
+
+    assert sorted(np.unique(clip.labels).tolist()) == [0, 1, 2, 300, 600]
+
+
+def spoil_size(root: Path) -> None:
+    save_png(root / "Annotations" / "one" / "00000.png", labels_of(1, 24, 32)[0])
+
+
+def spoil_picture_size(root: Path) -> None:
+    Image.new("RGB", (32, 24)).save(root / "JPEGImages" / "one" / "00001.png")
+
+
+def spoil_colours(root: Path) -> None:
+    Image.fromarray(COLOURS[labels_of(1)[0]]).save(root / "Annotations" / "one" / "00000.png")
+
+
+def spoil_binary(root: Path) -> None:
+    label = (labels_of(1)[0] > 0).astype(np.uint8) * 255
+    save_png(root / "Annotations" / "one" / "00000.png", label, palette=False)
+
+
+def spoil_annotation(root: Path) -> None:
+    (root / "Annotations" / "one" / "00000.png").write_bytes(b"no PNG")
+
+
+def spoil_picture(root: Path) -> None:
+    (root / "JPEGImages" / "one" / "00001.png").write_bytes(b"no PNG")
+
+
+def empty_annotations(root: Path) -> None:
+    save_png(root / "Annotations" / "one" / "00000.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_size, r"annotation .*00000.png' is 24 x 32 pixels .* while the picture .* is 48 x 64"),
+        (spoil_picture_size, r"is 48 x 64 pixels .* while the picture .*00001.png' is 24 x 32"),
+        (spoil_colours, r"is a RGB picture; it must be a palette or gray PNG"),
+        (spoil_binary, r"has no pixels but 0 and 255, and 255 counts as background"),
+        (spoil_annotation, r"The annotation .* cannot be read"),
+        (spoil_picture, r"The picture .*00001.png' cannot be read"),
+        (empty_annotations, r"Of 100 clips of 2 frames from .* none begins with an annotated frame"),
+    ],
+)
+def test_files_that_do_not_fit_are_said_when_they_are_read(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    make_video(tmp_path, "one", frames=2, annotated=[0])
+    spoil(tmp_path)
+
+    with pytest.raises(UsageError, match=said):
+        vos(tmp_path).sample(np.random.default_rng(0), 2, (1, 1))
+
+
+def test_videos_shorter_than_a_clip_are_said(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", frames=2)
+
+    with pytest.raises(
+        UsageError, match=r"Of 100 clips of 3 frames from .*; annotate more frames, or take fewer"
+    ):
+        vos(tmp_path).sample(np.random.default_rng(0), 3, (1, 1))
+
+
+def test_folders_that_do_not_fit_are_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no folder '.*JPEGImages'; it must hold a folder of pictures"):
+        vos(tmp_path)
+    (tmp_path / "JPEGImages").mkdir()
+    with pytest.raises(UsageError, match=r"no folder '.*Annotations'; it must hold a folder of annotations"):
+        vos(tmp_path)
+    (tmp_path / "Annotations" / "b").mkdir(parents=True)
+    (tmp_path / "JPEGImages" / "a").mkdir()
+    with pytest.raises(UsageError, match=r"No folder in .* has the name of one in .* \('a'; 'b'\)"):
+        vos(tmp_path)
+    (tmp_path / "JPEGImages" / "b").mkdir()
+    with pytest.raises(UsageError, match="holds no JPEG or PNG pictures"):
+        vos(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / "b" / "1.jpg")
+    with pytest.raises(UsageError, match=r"No picture of '.*b' is annotated: .* such as '1.png'\. Rename"):
+        vos(tmp_path)
+    Image.new("L", (8, 8)).save(tmp_path / "Annotations" / "b" / "mask1.png")
+    with pytest.raises(UsageError, match=r"such as '1.png'; its first is 'mask1.png'"):
+        vos(tmp_path)
+    with pytest.raises(UsageError, match=r"'a' has no folder in '.*Annotations', which has: 'b'"):
+        vos(tmp_path, ["a"])
+    with pytest.raises(UsageError, match=r"list of videos .* cannot be read"):
+        vos(tmp_path, tmp_path / "missing.txt")
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"list of videos .* is empty"):
+        vos(tmp_path, str(tmp_path / "empty.txt"))
+
+
+# Videos with label volumes
+
+
+def save_labelled(root: Path, labels: np.ndarray, frames: int = 10) -> tuple[Path, Path]:
+    video, target = root / "video.tif", root / "labels.tif"
+    tifffile.imwrite(video, clip_of(frames).frames, photometric="rgb")
+    tifffile.imwrite(target, labels, compression="zlib", photometric="minisblack")
+    return video, target
+
+
+def test_labels_are_known_from_the_first_to_the_last(tmp_path: Path) -> None:
+    labels = labels_of(10).astype(np.uint16)
+    labels[:2] = labels[8:] = labels[4] = 0
+    source = LabelledVideos([save_labelled(tmp_path, labels)])
+
+    (video,) = source.validation_videos()
+    frames, found, annotated = video.open()
+    assert np.flatnonzero(annotated).tolist() == [2, 3, 4, 5, 6, 7]
+    np.testing.assert_array_equal(found, labels)
+    assert frames.shape == (10, HEIGHT, WIDTH)
+    for seed in range(20):
+        clip = source.sample(np.random.default_rng(seed), 4, (1, 2))
+        assert clip.labels[0].any()
+        for t, frame in enumerate(clip.frames):
+            np.testing.assert_array_equal(clip.labels[t], labels[number_of(frame)])
+            assert clip.annotated[t] == (2 <= number_of(frame) <= 7)
+
+
+def test_a_picture_and_its_labels_are_a_still(tmp_path: Path) -> None:
+    Image.fromarray(clip_of(1).frames[0]).save(tmp_path / "picture.png")
+    save_png(tmp_path / "labels.png", labels_of(1)[0])
+
+    source = LabelledVideos([(tmp_path / "picture.png", tmp_path / "labels.png")])
+
+    assert source.sample(np.random.default_rng(0), 1, (1, 3)).labels.shape == (1, HEIGHT, WIDTH)
+    with pytest.raises(UsageError, match="Of 100 clips of 2 frames from the labelled videos"):
+        source.sample(np.random.default_rng(0), 2, (1, 3))
+
+
+def test_labels_that_do_not_fit_are_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"have the shape \(9, 48, 64\), while the video .* has \(10, 48, 64\)"
+    ):
+        LabelledVideos([save_labelled(tmp_path, labels_of(9))])
+    with pytest.raises(UsageError, match="are empty; label at least one frame"):
+        LabelledVideos([save_labelled(tmp_path, np.zeros_like(labels_of(10)))])
+    with pytest.raises(UsageError, match="There are no videos to train on"):
+        LabelledVideos([])
+    with pytest.raises(UsageError, match="has the value -1; objects are numbered from 1"):
+        LabelledVideos([save_labelled(tmp_path, -(labels_of(10) == 1).astype(np.int16))]).sample(
+            np.random.default_rng(0), 2, (1, 1)
+        )
+
+
+# Augmentation
+
+
+def nearest_colour(frames: torch.Tensor) -> np.ndarray:
+    """Tell the objects by their colours; the ground is gray."""
+    pixels = frames.numpy().astype(int)
+    strongest, spread = pixels.argmax(-1) + 1, np.ptp(pixels, axis=-1)
+    return np.where(spread > 60, strongest, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"flip": True},
+        {"reverse": True},
+        {"crop": (0.5, 0.9)},
+        {"affine": 0.3},
+        {"flip": True, "reverse": True, "crop": (0.6, 1.0), "affine": 0.2, "colour": 0.2, "blur": 0.5},
+    ],
+    ids=lambda changes: "+".join(changes) or "off",
+)
+@pytest.mark.parametrize(("height", "width", "size"), [(96, 128, 96), (60, 50, 128), (300, 400, 96)])
+def test_masks_stay_on_their_objects(
+    changes: dict[str, Any], seed: int, height: int, width: int, size: int
+) -> None:
+    clip = augment(clip_of(4, height, width), np.random.default_rng(seed), OFF.replace(**changes), size, 3)
+
+    assert clip.frames.shape == (4, size, size, 3)
+    assert clip.frames.dtype == torch.uint8
+    assert clip.masks.dtype == clip.annotated.dtype == torch.bool
+    assert clip.masks.shape[1:] == (4, size, size)
+    assert clip.masks[:, 0].flatten(1).any(1).all()
+    seen = nearest_colour(clip.frames)
+    for mask in clip.masks.numpy():
+        (object_id,) = {int(np.bincount(seen[t][mask[t]]).argmax()) for t in range(4) if mask[t].any()}
+        assert object_id in (1, 2)
+        wanted = seen == object_id
+        assert (mask & wanted).sum() > 0.85 * (mask | wanted).sum()
+
+
+def test_without_changes_the_clip_is_only_resized() -> None:
+    source = clip_of(3, 96, 96)
+
+    clip = augment(source, np.random.default_rng(0), OFF, 96, 5)
+
+    np.testing.assert_array_equal(clip.frames.numpy(), source.frames)
+    assert len(clip.masks) == 2
+    assert {int(source.labels[0][mask[0].numpy()].max()) for mask in clip.masks} == {1, 2}
+
+
+def test_frames_without_annotation_have_no_masks_and_come_not_first() -> None:
+    whole = clip_of(3)
+    source = SampledClip(whole.frames, whole.labels, np.array([True, True, False]))
+    settings = OFF.replace(reverse=True)
+
+    for seed in range(10):
+        clip = augment(source, np.random.default_rng(seed), settings, 64, 2)
+        assert clip.annotated.tolist() == [True, True, False]
+        assert not clip.masks[:, 2].any()
+        assert clip.masks[:, 1].any()
+
+
+def test_every_second_clip_is_turned() -> None:
+    numbers = set()
+    for seed in range(20):
+        clip = augment(clip_of(3), np.random.default_rng(seed), OFF.replace(reverse=True), 64, 1)
+        numbers.add(tuple(number_of(frame) for frame in clip.frames.numpy()))
+    assert numbers == {(0, 1, 2), (2, 1, 0)}
+
+
+def test_as_many_objects_as_wanted_are_drawn() -> None:
+    chosen = set()
+    for seed in range(20):
+        clip = augment(clip_of(2), np.random.default_rng(seed), OFF, 64, 1)
+        assert len(clip.masks) == 1
+        chosen.add(int(nearest_colour(clip.frames)[0][clip.masks[0, 0].numpy()].max()))
+    assert chosen == {1, 2}
+
+
+def test_objects_that_are_tiny_or_come_later_are_not_followed() -> None:
+    whole = clip_of(2, 256, 256)
+    whole.labels[0][whole.labels[0] == 2] = 0
+    whole.labels[:, 0, :3] = 3
+
+    assert len(augment(whole, np.random.default_rng(0), OFF, 256, 5).masks) == 1
+    whole.labels[0][whole.labels[0] == 1] = 0
+    with pytest.raises(NoObjectError, match=r"covers 0.05% of the picture"):
+        augment(whole, np.random.default_rng(0), OFF, 256, 5)
+
+
+def test_a_crop_keeps_an_object() -> None:
+    clip = clip_of(2, 128, 128)
+    clip.labels[clip.labels == 2] = 0
+
+    for seed in range(30):
+        settings = OFF.replace(crop=(0.2, 0.3))
+        assert augment(clip, np.random.default_rng(seed), settings, 64, 3).masks[0, 0].any()
+
+
+def test_gray_is_gray_and_colours_change_alike_in_all_frames() -> None:
+    source = SampledClip(
+        np.full((3, 32, 32, 3), (150, 90, 60), np.uint8), np.ones((3, 32, 32), int), np.ones(3, bool)
+    )
+
+    gray = augment(source, np.random.default_rng(0), OFF.replace(gray=1), 32, 1).frames.int()
+    assert int((gray.amax(-1) - gray.amin(-1)).max()) <= 1
+    for seed in range(10):
+        frames = augment(source, np.random.default_rng(seed), OFF.replace(colour=0.5), 32, 1).frames.float()
+        means = frames.mean((1, 2))
+        assert (means - torch.tensor([150.0, 90, 60])).abs().max() > 2
+        assert (means - means.mean(0)).abs().max() < 12
+
+
+# Loading
+
+
+def run_settings(root: Path, workers: int = 0, **changes: Any) -> TrainingSettings:
+    sources = [
+        {
+            "kind": "vos",
+            "images": str(root / "JPEGImages"),
+            "annotations": str(root / "Annotations"),
+            "videos": [name],
+            "weight": weight,
+        }
+        for name, weight in (("one", 3), ("two", 1))
+    ]
+    run = {"steps": 4, "batch_size": 2, "frames": 3, "seed": 5, "workers": workers, **changes}
+    return TrainingSettings.from_dict({"output": str(root / "run"), "training": sources, "run": run})
+
+
+def same(a: Sequence[TrainingClip], b: Sequence[TrainingClip]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x.frames, y.frames)
+        and torch.equal(x.masks, y.masks)
+        and torch.equal(x.annotated, y.annotated)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    make_video(tmp_path, "one", frames=12)
+    make_video(tmp_path, "two", frames=6, annotated=[0, 2])
+    return tmp_path
+
+
+def test_a_clip_follows_from_seed_step_and_place(data: Path) -> None:
+    sampler, again = (ClipSampler(run_settings(data), 64) for _ in range(2))
+    other = ClipSampler(run_settings(data, seed=6), 64)
+
+    clips = [sampler.sample(step, index) for step in range(3) for index in range(2)]
+    repeated = [again.sample(step, index) for step in reversed(range(3)) for index in (1, 0)]
+
+    assert same(clips, repeated[::-1])
+    assert not any(same([a], [b]) for i, a in enumerate(clips) for b in clips[:i])
+    assert not same([clips[0]], [other.sample(0, 0)])
+
+
+def test_batches_go_on_where_a_run_stopped(data: Path) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    whole = list(ClipSampler(run_settings(data), 64).batches())
+    rest = list(ClipSampler(run_settings(data), 64).batches(2))
+
+    assert [len(batch) for batch in whole] == [2, 2, 2, 2]
+    assert len(rest) == 2
+    assert all(same(a, b) for a, b in zip(whole[2:], rest, strict=True))
+    assert list(ClipSampler(run_settings(data), 64).batches(4)) == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_make_the_same_batches_and_hand_over_errors(data: Path) -> None:
+    alone = ClipSampler(run_settings(data), 64)
+    sampler = ClipSampler(run_settings(data, workers=2), 64)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+
+    batches = list(sampler.batches(1))
+
+    assert len(batches) == 3
+    assert all(same(a, b) for a, b in zip(batches, alone.batches(1), strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_error_in_a_worker_is_raised_as_it_is(data: Path) -> None:
+    sampler = ClipSampler(run_settings(data, workers=1, frames=13), 64)
+
+    with pytest.raises(UsageError, match=r"^Of 100 clips of 13 frames from"):
+        next(sampler.batches())
+
+
+def test_sources_are_drawn_by_weight(data: Path) -> None:
+    sampler = ClipSampler(run_settings(data), 32)
+
+    sparse = sum(not sampler.sample(step, 0).annotated.all() for step in range(80))
+
+    assert 8 <= sparse <= 32  # a quarter, within three standard deviations
+
+
+def test_clips_that_show_too_little_are_said(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", frames=3)
+    make_video(tmp_path, "two", frames=3)
+    for file in (tmp_path / "Annotations").rglob("*.png"):
+        label = np.zeros((HEIGHT, WIDTH), np.uint8)
+        label[0, 0] = 1
+        save_png(file, label)
+
+    with pytest.raises(UsageError, match=r"\[\[training\]\] number \d: 30 clips were drawn\. No object"):
+        ClipSampler(run_settings(tmp_path), 64).sample(0, 0)
+
+
+def test_each_kind_of_source_is_made(tmp_path: Path) -> None:
+    made = make_source(SourceSettings("synthetic", clips=2, length=3, size=(64, 64), scenes=("things",)))
+    assert made.sample(np.random.default_rng(0), 2, (1, 1)).frames.shape == (2, 64, 64, 3)
+    assert len(made.validation_videos()) == 2
+    video, labels = save_labelled(tmp_path, labels_of(10))
+    pair = {"video": str(video), "labels": str(labels)}
+    assert isinstance(
+        make_source(SourceSettings.from_dict({"kind": "labels", "pairs": [pair]})), LabelledVideos
+    )

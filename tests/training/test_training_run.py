@@ -1,0 +1,283 @@
+"""Training runs: they learn, go on exactly where they stopped, and leave a model to track with."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from napari_surgsam2.checkpoints import load_model
+from napari_surgsam2.checkpoints.saving import save_model
+from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.network import ConvNetConfig, NetworkConfig, Sam2Network
+from napari_surgsam2.training import TrainingRun, TrainingSettings
+from napari_surgsam2.training.optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
+from napari_surgsam2.training.settings import OptimizerSettings
+from tests.helpers.weights import TINY_CONFIG, rule_network
+
+NETWORK = {
+    "trunk": {"channels": [8, 16, 16, 24], "blocks": [1, 1, 1, 1]},
+    "dim": 64,
+    "memory_dim": 16,
+    "memory_attention_layers": 1,
+    "memory_attention_mlp_dim": 64,
+    "decoder_mlp_dim": 64,
+    "memory_encoder_layers": 1,
+}
+
+
+def settings(folder, **tables):
+    """Return the settings of a short run on made-up clips."""
+    values = {
+        "output": str(folder),
+        "model": {"start": "new", "network": NETWORK, "image_size": 64},
+        "training": [{"kind": "synthetic", "clips": 4, "length": 2, "size": [64, 64], "scenes": ["things"]}],
+        "run": {
+            "steps": 4,
+            "batch_size": 2,
+            "frames": 2,
+            "checkpoint_every": 2,
+            "log_every": 1,
+            "device": "cpu",
+        },
+        "prompts": {"corrections": 1, "corrected_frames": 1},
+        "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.9, "warmup_steps": 2},
+    }
+    for name, table in tables.items():
+        values[name] = {**values.get(name, {}), **table} if isinstance(table, dict) else table
+    return TrainingSettings.from_dict(values)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that went through without a stop."""
+    run = TrainingRun(settings(tmp_path_factory.mktemp("finished") / "run"))
+    return run, list(run.steps())
+
+
+def test_a_run_reports_its_steps_and_logs_them(finished):
+    run, reports = finished
+    assert [r.step for r in reports] == [1, 2, 3, 4]
+    with (run.folder / run.STEP_LOG).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows] == [1, 2, 3, 4]
+    for row, report in zip(rows, reports, strict=True):
+        assert float(row["loss"]) == pytest.approx(report.loss, rel=1e-4)
+        assert 0 <= float(row["first_iou"]) <= 1
+
+
+def test_a_run_leaves_a_model_that_tracks(finished):
+    run, _ = finished
+    model = load_model(run.folder / run.MODEL)
+    assert model.image_size == 64
+    assert model.network.config == NetworkConfig.from_dict(NETWORK)
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(value, run.model().network.state_dict()[name])
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(finished, tmp_path):
+    whole, reports = finished
+    config = settings(tmp_path / "run")
+    for report in TrainingRun(config).steps():
+        if report.step == 3:  # one step after the last checkpoint
+            break
+    resumed = TrainingRun(config)
+    assert resumed.step == 2
+    again = list(resumed.steps())
+    assert [r.step for r in again] == [3, 4]
+    assert [r.loss for r in again] == [r.loss for r in reports[2:]]
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, whole.network.state_dict()[name]), name
+    for name, value in resumed.model().network.state_dict().items():
+        assert torch.equal(value, whole.model().network.state_dict()[name]), name
+    with (resumed.folder / resumed.STEP_LOG).open(newline="") as file:
+        assert [int(r["step"]) for r in csv.DictReader(file)] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished):
+    run, _ = finished
+    assert list(TrainingRun(run.settings).steps()) == []
+
+
+def test_the_loss_on_one_clip_goes_down(tmp_path):
+    """The same clip again and again, with the published kind of trunk."""
+    save_model(tmp_path / "start.safetensors", rule_network().state_dict(), TINY_CONFIG, 64)
+    config = settings(
+        tmp_path / "run",
+        model={"start": str(tmp_path / "start.safetensors"), "network": None, "image_size": None},
+        training=[
+            {"kind": "synthetic", "clips": 1, "length": 1, "size": [64, 64], "scenes": ["things"], "seed": 3}
+        ],
+        run={"steps": 30, "batch_size": 1, "frames": 1, "log_every": 10, "checkpoint_every": 1000},
+        prompts={"box": 0, "mask": 0, "corrections": 0, "central_click": 1},
+        optimizer={"learning_rate": 1e-3},
+        augmentation={
+            "flip": False,
+            "reverse": False,
+            "crop": [1, 1],
+            "affine": 0,
+            "colour": 0,
+            "gray": 0,
+            "blur": 0,
+        },
+    )
+    first, *_, last = (r.loss for r in TrainingRun(config).steps())
+    assert last < 0.7 * first
+
+
+def test_validation_tracks_whole_videos(tmp_path):
+    config = settings(
+        tmp_path / "run",
+        validation=[{"kind": "synthetic", "clips": 2, "length": 3, "size": [64, 80], "seed": 90}],
+        run={"steps": 2, "validate_every": 2},
+    )
+    run = TrainingRun(config)
+    *_, last = run.steps()
+    assert [s.name for s in last.scores] == ["synthetic-90", "synthetic-91"]
+    assert all(0 <= s.j <= 1 and 0 <= s.f <= 1 and s.objects >= 1 for s in last.scores)
+    assert last.j_and_f == pytest.approx(np.mean([(s.j + s.f) / 2 for s in last.scores]))
+    with (run.folder / run.VALIDATION_LOG).open(newline="") as file:
+        assert [row["video"] for row in csv.DictReader(file)] == ["synthetic-90", "synthetic-91"]
+
+
+def test_pools_are_made_once_and_give_the_clips_of_their_seeds(tmp_path):
+    from napari_surgsam2.training.synthetic import ClipPool, render
+
+    told = []
+    values = (["microscopy"], 7, 3, 2, (32, 40))
+    pool = ClipPool(tmp_path / "pool", *values, processes=1, progress=lambda *n: told.append(n))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "pool" / "frames.npy")[1], render(8, *values[:1], 2, (32, 40)).frames
+    )
+    ClipPool(tmp_path / "pool", *values, progress=lambda *n: told.append(n))
+    assert len(told) == 3
+    assert pool.sample(np.random.default_rng(0), 2, (1, 3)).frames.shape == (2, 32, 40, 3)
+    with pytest.raises(UsageError, match="made with"):
+        ClipPool(tmp_path / "pool", ["microscopy"], 8, 3, 2, (32, 40))
+
+
+def test_a_folder_of_another_run_is_left_alone(finished, tmp_path):
+    run, _ = finished
+    with pytest.raises(OutputError, match=r"run\.steps"):
+        TrainingRun(settings(run.folder, run={"steps": 5}))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        TrainingRun(settings(tmp_path))
+
+
+def test_settings_of_a_run_are_kept_beside_it(finished):
+    run, _ = finished
+    kept = json.loads((run.folder / run.SETTINGS).read_text())
+    assert TrainingSettings.from_dict(kept) == run.settings
+
+
+def test_frozen_parts_stay_as_they_are(tmp_path):
+    config = settings(tmp_path / "run", model={"freeze": ["image_encoder"]}, run={"steps": 1})
+    run = TrainingRun(config)
+    before = {k: v.clone() for k, v in run.network.state_dict().items()}
+    list(run.steps())
+    changed = {k.split(".")[0] for k, v in run.network.state_dict().items() if not torch.equal(v, before[k])}
+    assert "image_encoder" not in changed
+    assert "sam_mask_decoder" in changed
+
+
+def test_what_cannot_be_frozen_is_said():
+    network = rule_network()
+    with pytest.raises(UsageError, match=r"'trunk'.*image_encoder"):
+        freeze(network, ["trunk"])
+    with pytest.raises(UsageError, match="All parameters are frozen"):
+        freeze(network, {name.split(".")[0] for name, _ in network.named_parameters()})
+
+
+def test_a_network_that_cannot_be_made_is_said(tmp_path):
+    with pytest.raises(UsageError, match=r"model\.network"):
+        TrainingRun(settings(tmp_path / "run", model={"network": {"wings": 2}}))
+
+
+def test_learning_rates_fall_towards_the_first_layers_of_the_trunk():
+    network = rule_network()
+    rates = OptimizerSettings(learning_rate=1e-3, trunk_rate=0.5, layer_decay=0.8, weight_decay=0.1)
+    optimizer = make_optimizer(network, rates)
+    assert set_learning_rate(optimizer, rates, 0, 10) == pytest.approx(1e-3)
+    of = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    found = {n: of[id(p)] for n, p in network.named_parameters()}
+    assert found["no_mem_embed"]["lr"] == pytest.approx(1e-3)
+    assert found["no_mem_embed"]["weight_decay"] == 0
+    assert found["obj_ptr_proj.layers.0.weight"]["weight_decay"] == pytest.approx(0.1)
+    assert found["obj_ptr_proj.layers.0.bias"]["weight_decay"] == 0
+    trunk = "image_encoder.trunk."
+    assert found["image_encoder.neck.convs.0.conv.weight"]["lr"] == pytest.approx(5e-4)
+    assert found[trunk + "blocks.4.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4)
+    assert found[trunk + "blocks.0.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4 * 0.8**4)
+    assert found[trunk + "patch_embed.proj.weight"]["lr"] == pytest.approx(5e-4 * 0.8**5)
+
+
+def test_the_rate_rises_and_falls():
+    network = torch.nn.Linear(2, 2)
+    rates = OptimizerSettings(learning_rate=1.0, warmup_steps=4, final_rate=0.1)
+    optimizer = make_optimizer(network, rates)
+    course = [set_learning_rate(optimizer, rates, step, 24) for step in range(25)]
+    assert course[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert course[4:] == sorted(course[4:], reverse=True)
+    assert course[14] == pytest.approx(0.55)
+    assert course[24] == pytest.approx(0.1)
+
+
+def test_averaged_weights_follow_slowly():
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(network, 0.5)
+    start = network.weight.item()
+    with torch.no_grad():
+        network.weight += 1.0
+    average.update(network)
+    assert float(average.state["weight"]) == pytest.approx(start + 1 - 2 / 11)  # less decay at first
+    for _ in range(30):
+        average.update(network)
+    assert float(average.state["weight"]) == pytest.approx(start + 1, abs=1e-4)
+
+
+def test_models_are_saved_in_half_the_size(tmp_path):
+    config = NetworkConfig(trunk=ConvNetConfig((8, 8, 8, 8), (1, 1, 1, 1)), dim=64, memory_dim=16)
+    network = Sam2Network(config)
+    save_model(tmp_path / "whole.safetensors", network.state_dict(), config, 96)
+    save_model(tmp_path / "half.safetensors", network.state_dict(), config, 96, half=True)
+    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("whole", "half")]
+    assert sizes[1] < 0.52 * sizes[0]
+    model = load_model(tmp_path / "half.safetensors")
+    assert (model.image_size, model.network.config) == (96, config)
+
+
+def test_training_from_the_command_line(tmp_path):
+    from napari_surgsam2.cli import app
+
+    runner = CliRunner()
+    listed = runner.invoke(app, ["train", "--example", "list"])
+    assert "endovis18" in listed.stdout.split()
+    (tmp_path / "my.toml").write_text(
+        """
+        output = "run"
+        [model]
+        start = "new"
+        image_size = 64
+        [model.network]
+        trunk = { channels = [8, 8, 8, 8], blocks = [1, 1, 1, 1] }
+        dim = 64
+        memory_dim = 16
+        [[training]]
+        kind = "synthetic"
+        scenes = ["things"]
+        clips = 2
+        length = 1
+        size = [64, 64]
+        [run]
+        steps = 1
+        batch_size = 1
+        frames = 1
+        """
+    )
+    result = runner.invoke(app, ["train", str(tmp_path / "my.toml")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "model.safetensors").is_file()

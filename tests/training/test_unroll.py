@@ -1,0 +1,94 @@
+"""Tracking with gradients is the tracking of the tracker."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_surgsam2.settings import PruningSettings, TrackingSettings
+from napari_surgsam2.tracking import Tracker
+from napari_surgsam2.training.clips import TrainingClip
+from napari_surgsam2.training.interaction import click_in
+from napari_surgsam2.training.settings import PromptSettings
+from napari_surgsam2.training.unroll import Batch, Unroller
+from tests.helpers.clips import moving_blobs
+from tests.helpers.weights import rule_network
+
+CLICKS = PromptSettings(click=1, box=0, mask=0, corrections=0, corrected_frames=0, central_click=1)
+
+
+def blob_clip(frames=18, size=128):
+    """Return a clip of two discs with their masks."""
+    video = moving_blobs(frames, size, size)
+    red = (video[..., 0] > 170) & (video[..., 1] < 110)
+    blue = (video[..., 2] > 170) & (video[..., 1] < 130)
+    masks = torch.from_numpy(np.stack([red, blue]))
+    return TrainingClip(torch.from_numpy(video), masks, torch.ones(frames, dtype=torch.bool))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return blob_clip()
+
+
+def test_logits_are_those_of_the_tracker(tiny_model, clip):
+    """Without pruning, on a video longer than the pointers reach back."""
+    with torch.no_grad():
+        unrolled = Unroller(tiny_model.network, CLICKS)(
+            Batch.of([clip], torch.device("cpu")), np.random.default_rng(0)
+        )
+    tracker = Tracker(
+        tiny_model, clip.frames.numpy(), TrackingSettings(pruning=PruningSettings(prune_frames=0))
+    )
+    clicks = click_in(clip.masks[:, 0], np.random.default_rng(0), 1.0)[:, 0].tolist()
+    for object_id, (x, y) in enumerate(clicks, 1):
+        tracker.add_points(0, object_id, [(y, x)])
+    for result, logits in zip(tracker.propagate(), unrolled.logits, strict=True):
+        np.testing.assert_allclose(result.logits, logits[:, 0], rtol=1e-3, atol=2e-3)
+
+
+def test_objects_and_clips_of_a_batch_do_not_influence_one_another(tiny_model, clip):
+    other = TrainingClip(clip.frames.flip(2)[:4], clip.masks.flip(3)[:1, :4], clip.annotated[:4])
+    short = TrainingClip(clip.frames[:4], clip.masks[:, :4], clip.annotated[:4])
+    unroller = Unroller(tiny_model.network, CLICKS)
+    with torch.no_grad():
+        together = unroller(Batch.of([short, other], torch.device("cpu")), np.random.default_rng(0))
+        alone = unroller(Batch.of([short], torch.device("cpu")), np.random.default_rng(0))
+    for a, b in zip(together.logits, alone.logits, strict=True):
+        torch.testing.assert_close(a[:2], b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["click", "box", "mask"])
+def test_every_kind_of_prompt_gives_losses_and_gradients(clip, kind):
+    network = rule_network().train()
+    prompts = PromptSettings(**{"click": 0, "box": 0, "mask": 0, kind: 1}, corrections=2, corrected_frames=2)
+    short = TrainingClip(clip.frames[:3], clip.masks[:, :3], clip.annotated[:3])
+    unrolled = Unroller(network, prompts, memory_dropout=0.5)(
+        Batch.of([short], torch.device("cpu")), np.random.default_rng(1)
+    )
+    total = sum(unrolled.mean())
+    assert torch.isfinite(total)
+    total.backward()
+    without = {n for n, p in network.named_parameters() if p.grad is None}
+    used = {"memory_attention", "memory_encoder", "image_encoder", "sam_mask_decoder"}
+    assert not {n.split(".")[0] for n in without} >= used
+    assert network.memory_attention.layers[0].cross_attn_image.k_proj.weight.grad.abs().sum() > 0
+    assert len(unrolled.ious(Batch.of([short], torch.device("cpu")))) == 3
+
+
+def test_corrective_clicks_add_rounds(clip):
+    network = rule_network().train()
+    short = TrainingClip(clip.frames[:2], clip.masks[:, :2], clip.annotated[:2])
+    batch = Batch.of([short], torch.device("cpu"))
+    prompts = PromptSettings(click=1, box=0, mask=0, corrections=3, corrected_frames=2)
+    counts = [len(Unroller(network, prompts)(batch, np.random.default_rng(seed)).losses) for seed in range(8)]
+    assert min(counts) >= 2
+    assert max(counts) > 4
+
+
+def test_the_same_randomness_gives_the_same_losses(tiny_model, clip):
+    short = TrainingClip(clip.frames[:3], clip.masks[:, :3], clip.annotated[:3])
+    batch = Batch.of([short], torch.device("cpu"))
+    unroller = Unroller(tiny_model.network, PromptSettings(), memory_dropout=0.3)
+    with torch.no_grad():
+        first, again = (unroller(batch, np.random.default_rng(5)).mean() for _ in range(2))
+    assert [float(x) for x in first] == [float(x) for x in again]
