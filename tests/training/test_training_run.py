@@ -96,6 +96,18 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(finished, tmp_pat
         assert [int(r["step"]) for r in csv.DictReader(file)] == [1, 2, 3, 4]
 
 
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step(finished, tmp_path):
+    whole, _ = finished
+    config = settings(tmp_path / "run")
+    run = TrainingRun(config)
+    assert [r.step for r in run.steps(should_stop=lambda: run.step == 1)] == []
+    resumed = TrainingRun(config)
+    assert resumed.step == 1
+    list(resumed.steps())
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, whole.network.state_dict()[name]), name
+
+
 def test_a_finished_run_has_nothing_left_to_do(finished):
     run, _ = finished
     assert list(TrainingRun(run.settings).steps()) == []

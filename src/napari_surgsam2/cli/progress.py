@@ -91,8 +91,8 @@ class RunProgress:
 
 
 @contextmanager
-def interruptible(finish_frame: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Let Ctrl+C (and SIGTERM) end a run after the frame under way if `finish_frame` says so, else at once.
+def interruptible(finish: Callable[[], bool], what: str = "frame") -> Iterator[Callable[[], bool]]:
+    """Let Ctrl+C (and SIGTERM) end a run after what is under way if `finish` says so, else at once.
 
     A second one ends it at once in any case.
     """
@@ -101,9 +101,9 @@ def interruptible(finish_frame: Callable[[], bool]) -> Iterator[Callable[[], boo
     def stop(signum: int, _: object) -> None:
         nonlocal asked
         again, asked = asked, True
-        if again or not finish_frame():
+        if again or not finish():
             raise KeyboardInterrupt
-        error_console.print("Stopping after this frame; press Ctrl+C again to stop at once.")
+        error_console.print(f"Stopping after this {what}; press Ctrl+C again to stop at once.")
 
     # What runs in the background of a script ignores Ctrl+C, and goes on doing so.
     signals = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]

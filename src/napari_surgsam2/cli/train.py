@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from napari_surgsam2.errors import UsageError
 
-from .console import error_console, interruption_says, step_progress
+from .console import InterruptedRunError, error_console, interruption_says, step_progress
+from .progress import interruptible
 
 if TYPE_CHECKING:
     from napari_surgsam2.training.run import StepReport
@@ -42,28 +43,25 @@ def train(
     from napari_surgsam2.training import TrainingRun, load_settings
 
     settings = load_settings(config)
-    with step_progress() as bar:
+    training = False
+    with (
+        interruption_says("Stopped; give the same command to go on from the last checkpoint."),
+        step_progress() as bar,
+        interruptible(lambda: training, "step") as should_stop,
+    ):
         pools = bar.add_task("Making clips", total=None, visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(pools, completed=done, total=total, visible=done < total)
-
-        with interruption_says("Stopped; give the same command to go on."):
-            run = TrainingRun(settings, progress=show)
-        begun = run.step
-        if begun:
-            error_console.print(f"Going on from step {begun}.", markup=False)
-        task = bar.add_task("Training", total=settings.run.steps, completed=begun)
-        try:
-            for report in run.steps():
-                bar.update(task, completed=report.step)
-                error_console.print(_line(report), markup=False, highlight=False, soft_wrap=True)
-        except KeyboardInterrupt:
-            run.save()
-            error_console.print(
-                f"[yellow]Stopped after step {run.step}, which is kept; give the same command to go on.[/]"
-            )
-            raise typer.Exit(130) from None
+        run = TrainingRun(
+            settings, lambda n, total: bar.update(pools, completed=n, total=total, visible=n < total)
+        )
+        if run.step:
+            error_console.print(f"Going on from step {run.step}.", markup=False)
+        task = bar.add_task("Training", total=settings.run.steps, completed=run.step)
+        training = True
+        for report in run.steps(should_stop):
+            bar.update(task, completed=report.step)
+            error_console.print(_line(report), markup=False, highlight=False, soft_wrap=True)
+    if run.step < settings.run.steps:
+        raise InterruptedRunError(f"Stopped after step {run.step}; give the same command to go on.")
     error_console.print(f"The model is at {escape(str(run.folder / run.MODEL))}", soft_wrap=True)
 
 

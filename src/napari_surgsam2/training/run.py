@@ -127,11 +127,11 @@ class TrainingRun:
         self._skipped = 0
         self._resume()
 
-    def steps(self) -> Iterator[StepReport]:
+    def steps(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
         """Train to the end; yields a report every `log_every` steps and wherever it validates.
 
-        A checkpoint is written every `checkpoint_every` steps and at the end, and by `save` at any time
-        between two reports.
+        A checkpoint is written every `checkpoint_every` steps and at the end. `should_stop` is asked after
+        every step; where it says so, a checkpoint is written too, and nothing more is done.
         """
         run = self.settings.run
         meter = _Meter()
@@ -149,8 +149,11 @@ class TrainingRun:
                 meter.add(*self._train(batch), rate, time.perf_counter() - began)
                 self.step += 1
                 last = self.step == run.steps
-                if self.step % run.checkpoint_every == 0 or last:
+                stopping = should_stop()
+                if self.step % run.checkpoint_every == 0 or last or stopping:
                     self.save()
+                if stopping:
+                    return
                 validates = run.validate_every and (self.step % run.validate_every == 0 or last)
                 if self.step % run.log_every == 0 or validates or last:
                     report = meter.report(self.step, run.steps, self.validate() if validates else None)

@@ -15,7 +15,9 @@ from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import Tracker
 from napari_surgsam2.video import Video
 
-from .clips import SMALLEST, ValidationVideo
+from .clips import ValidationVideo
+
+SEEN_WELL = 0.005  # of the picture: what an object must show of itself to be clicked
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def score_video(
 
 def first_views(labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]) -> dict[int, int]:
     """Return the objects that are seen well enough in the first frame that shows any, and that frame."""
-    smallest = SMALLEST * labels[0].size
+    smallest = SEEN_WELL * labels[0].size
     for t in np.flatnonzero(annotated).tolist():
         ids, counts = np.unique(labels[t], return_counts=True)
         seen = [int(i) for i, n in zip(ids, counts, strict=True) if i and n >= smallest]
