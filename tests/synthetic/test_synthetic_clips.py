@@ -63,6 +63,24 @@ def test_instruments_are_in_most_laparoscopic_clips():
     assert len(set.union(*shown)) >= 5
 
 
+def test_nothing_is_labelled_where_the_frame_is_black():
+    """An endoscope's picture leaves corners of the frame black."""
+    bordered = 0
+    for seed in range(12):
+        scene = make_scene(seed, 1, (64, 80))
+        _, labels = scene.draw(0)
+        if scene.camera.hidden is not None:
+            bordered += 1
+            assert not labels[scene.camera.hidden].any()
+    assert bordered >= 3
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_smallest_clips_can_be_made(scene):
+    for seed in range(6):
+        assert make_clip(seed, 2, (32, 32), scene).video.shape == (2, 32, 32, 3)
+
+
 def test_the_training_mix_leaves_out_a_kind_for_fine_tuning():
     assert "ultrasound" not in TRAINING_MIX
     assert sum(TRAINING_MIX.values()) == pytest.approx(1)
@@ -74,6 +92,7 @@ def test_the_training_mix_leaves_out_a_kind_for_fine_tuning():
         ({"scene": "opera"}, "no kind of scene 'opera'.*laparoscopy"),
         ({"frames": 0}, "0 frames"),
         ({"seed": -1}, "seed is -1"),
+        ({"pace": 0.0}, "pace is 0"),
         ({"size": (16, 64)}, "16 x 64 pixels"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from napari_surgsam2.network import DecodedMasks
 from napari_surgsam2.training.losses import (
     Losses,
+    average,
     dice_loss,
     focal_loss,
     intersection_over_union,
@@ -55,6 +56,13 @@ def test_soft_targets_keep_the_area():
     assert 0 < float(((targets > 0) & (targets < 1)).float().mean()) < 0.5
 
 
+def test_iou_goes_by_area():
+    """A cell that is covered in part counts in part."""
+    target = torch.full((1, 1, 2, 2), 0.5)
+    logits = torch.tensor([[[[1.0, 1.0], [-1.0, -1.0]]]])
+    np.testing.assert_allclose(intersection_over_union(logits, target), [[1 / 3]])
+
+
 def test_iou_counts_pixels():
     target = torch.zeros(1, 1, 4, 4)
     target[..., :2] = 1
@@ -68,7 +76,7 @@ def test_only_the_candidate_that_fits_best_is_drawn_to_the_truth():
     logits = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     logits[0, 1] = 5 * (torch.nn.functional.avg_pool2d(targets[None], 2)[0, 0] - 0.5)
     logits.requires_grad_()
-    losses = mask_losses(decoded(logits), targets, torch.tensor([True]))
+    losses = average([mask_losses(decoded(logits), targets, torch.tensor([True]))])
     (losses.focal + losses.dice).backward()
     moved = logits.grad.abs().sum((0, 2, 3))
     assert moved[1] > 0
@@ -77,25 +85,36 @@ def test_only_the_candidate_that_fits_best_is_drawn_to_the_truth():
 
 def test_an_object_out_of_view_counts_for_its_score_only():
     targets = soft_targets(torch.stack([disc(), torch.zeros(32, 32, dtype=torch.bool)]))
-    both = mask_losses(
-        decoded(torch.ones(2, 3, 8, 8), torch.full((2, 3), 0.5), torch.tensor([3.0, 3.0])),
-        targets,
-        torch.tensor([True, True]),
-    )
-    alone = mask_losses(
-        decoded(torch.ones(1, 3, 8, 8), torch.full((1, 3), 0.5), torch.tensor([3.0])),
-        targets[:1],
-        torch.tensor([True]),
-    )
+    candidates = decoded(torch.ones(2, 3, 8, 8), torch.full((2, 3), 0.5), torch.tensor([3.0, 3.0]))
+    both = average([mask_losses(candidates, targets, torch.tensor([True, True]))])
+    first = average([mask_losses(candidates, targets, torch.tensor([True, False]))])
     for name in ("focal", "dice", "iou"):
-        assert float(getattr(both, name)) == pytest.approx(float(getattr(alone, name)))
+        assert float(getattr(both, name)) == pytest.approx(float(getattr(first, name)))
     right, wrong = math.log1p(math.exp(-3)), 3 + math.log1p(math.exp(-3))
     assert float(both.score) == pytest.approx((right + wrong) / 2, rel=1e-5)
 
 
 def test_what_is_not_annotated_counts_nowhere():
     losses = mask_losses(decoded(torch.ones(1, 1, 8, 8)), soft_targets(disc()[None]), torch.tensor([False]))
-    assert [float(x) for x in losses] == [0, 0, 0, 0]
+    assert [float(x) for x in losses] == [0] * 6
+    assert [float(x) for x in average([losses])] == [0] * 4
+
+
+def test_whether_a_sliver_is_in_view_is_not_learned():
+    sliver = torch.zeros(1, 32, 32, dtype=torch.bool)
+    sliver[0, 4, 4:8] = True
+    losses = mask_losses(decoded(torch.ones(1, 1, 8, 8)), soft_targets(sliver), torch.tensor([True]))
+    assert float(losses.known) == float(losses.in_view) == 0
+
+
+def test_every_object_counts_the_same_however_many_are_in_view():
+    targets = soft_targets(torch.stack([disc(), disc(), torch.zeros(32, 32, dtype=torch.bool)]))
+    logits = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    known = torch.ones(3, dtype=torch.bool)
+    one, other = (mask_losses(decoded(logits[i]), targets[i], known[i]) for i in ([0, 2], [0, 1]))
+    together = average([one, other])
+    expected = (float(one.dice) + float(other.dice)) / 3
+    assert float(together.dice) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_total_is_the_weighted_sum():

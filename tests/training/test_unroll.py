@@ -7,7 +7,7 @@ import torch
 from napari_surgsam2.settings import PruningSettings, TrackingSettings
 from napari_surgsam2.tracking import Tracker
 from napari_surgsam2.training.clips import TrainingClip
-from napari_surgsam2.training.interaction import click_in
+from napari_surgsam2.training.interaction import box_around, click_in
 from napari_surgsam2.training.settings import PromptSettings
 from napari_surgsam2.training.unroll import Batch, Unroller
 from tests.helpers.clips import moving_blobs
@@ -44,6 +44,38 @@ def test_logits_are_those_of_the_tracker(tiny_model, clip):
         tracker.add_points(0, object_id, [(y, x)])
     for result, logits in zip(tracker.propagate(), unrolled.logits, strict=True):
         np.testing.assert_allclose(result.logits, logits[:, 0], rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_boxes_and_masks_give_the_logits_of_the_tracker(tiny_model, clip, kind):
+    prompts = PromptSettings(**{"click": 0, "box": 0, "mask": 0, kind: 1}, corrections=0, corrected_frames=0)
+    with torch.no_grad():
+        unrolled = Unroller(tiny_model.network, prompts)(
+            Batch.of([clip], torch.device("cpu")), np.random.default_rng(0)
+        )
+    tracker = Tracker(
+        tiny_model, clip.frames.numpy(), TrackingSettings(pruning=PruningSettings(prune_frames=0))
+    )
+    rng = np.random.default_rng(0)
+    rng.choice(3, p=prompts.shares)  # the kind
+    boxes = box_around(clip.masks[:, 0], rng).flatten(1).tolist()
+    for object_id, (x0, y0, x1, y1) in enumerate(boxes, 1):
+        if kind == "box":
+            tracker.add_box(0, object_id, (y0, x0, y1, x1))
+        else:
+            tracker.add_mask(0, object_id, clip.masks[object_id - 1, 0].numpy())
+    for result, logits in zip(tracker.propagate(stop=6), unrolled.logits[:6], strict=True):
+        np.testing.assert_allclose(result.logits, logits[:, 0], rtol=1e-3, atol=2e-3)
+
+
+def test_unannotated_frames_are_not_corrected(clip):
+    """Nothing is known there to correct them by."""
+    sparse = TrainingClip(clip.frames[:4], clip.masks[:, :4], torch.tensor([True, False, False, False]))
+    batch = Batch.of([sparse], torch.device("cpu"))
+    prompts = PromptSettings(click=1, box=0, mask=0, corrections=2, corrected_frames=4)
+    unroller = Unroller(rule_network().train(), prompts)
+    for seed in range(6):
+        assert unroller._corrected_frames(batch, "click", np.random.default_rng(seed)) <= {0}
 
 
 def test_objects_and_clips_of_a_batch_do_not_influence_one_another(tiny_model, clip):
@@ -83,6 +115,7 @@ def test_corrective_clicks_add_rounds(clip):
     counts = [len(Unroller(network, prompts)(batch, np.random.default_rng(seed)).losses) for seed in range(8)]
     assert min(counts) >= 2
     assert max(counts) > 4
+    assert np.mean([c > 2 for c in counts]) > 0.5
 
 
 def test_the_same_randomness_gives_the_same_losses(tiny_model, clip):

@@ -13,6 +13,8 @@ from napari_surgsam2.errors import UsageError
 from .scenes import SCENES, Scene
 
 DEFAULT_SIZE = (512, 640)
+# Raised whenever the same seed makes another clip, so that clips kept on disk are not taken for new ones.
+GENERATOR_VERSION = 2
 # What `nano` is trained on, and the share of each.
 TRAINING_MIX = {"laparoscopy": 0.6, "things": 0.25, "microscopy": 0.15}
 
@@ -48,6 +50,8 @@ def make_scene(
         raise UsageError(f"There is no kind of scene '{scene}'; there are: {', '.join(SCENES)}.")
     if seed < 0:
         raise UsageError(f"The seed is {seed}; it must be 0 or more.")
+    if pace is not None and not 0 < pace <= 1:
+        raise UsageError(f"The pace is {pace:g}; it must be above 0 and at most 1.")
     if frames < 1 or min(size) < 32:
         raise UsageError(
             f"A clip of {frames} frames of {size[0]} x {size[1]} pixels cannot be made; it needs at least 1 "
@@ -87,7 +91,7 @@ def make_clip(
     Raises
     ------
     UsageError
-        If there is no such kind of scene, the seed is negative or the clip too small.
+        If there is no such kind of scene, the seed is negative, the clip too small or the pace out of range.
     """
     made = make_scene(seed, frames, size, scene, pace)
     video = np.empty((frames, *size, 3), dtype=np.uint8)

@@ -12,6 +12,8 @@ from .noise import FloatArray, noise, resize, wander
 
 UInt8Array = npt.NDArray[np.uint8]
 
+_BLACK = 0.1  # of the light: where less comes through the lens nothing is seen
+
 
 class Light:
     """A light at the camera: falls off from a centre, and glints on what is wet."""
@@ -51,7 +53,8 @@ class Smoke:
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> None:
         height, width = size
         self._size = size
-        self._field = np.clip(0.5 + 0.5 * noise(rng, height, 2 * width, max(size) * 0.4, 3), 0, 1)
+        field = np.clip(0.5 + 0.5 * noise(rng, height, width, max(size) * 0.4, 3), 0, 1)
+        self._field = np.concatenate((field, field[:, ::-1], field), axis=1)  # drifts on without a seam
         self._density = np.clip(wander(rng, frames, -0.3, rng.uniform(0.2, 0.75), pace), 0, 1)
         self._drift = np.cumsum(np.abs(wander(rng, frames, 0, 0.03, pace)))
         self._color = np.asarray(rng.uniform(0.55, 0.9) * rng.uniform(0.95, 1.05, 3), dtype=np.float32)
@@ -61,13 +64,19 @@ class Smoke:
         if self._density[t] <= 0.01:
             return
         width = self._size[1]
-        start = int(self._drift[t] * width) % width
+        start = int(self._drift[t] * width) % (2 * width)
         share = (self._density[t] * self._field[:, start : start + width])[..., None]
         picture += share * (self._color - picture)
 
 
 class Camera:
-    """Lens, sensor, processor and recorder: exposure, blur, border, noise, compression."""
+    """Lens, sensor, processor and recorder: exposure, blur, border, noise, compression.
+
+    Attributes
+    ----------
+    hidden : array, shape (Y, X), bool, or None
+        Where nothing is seen, because the lens's picture does not fill the frame.
+    """
 
     def __init__(
         self,
@@ -94,7 +103,7 @@ class Camera:
             self._smear = np.clip(wander(rng, frames, -4, unit * 0.03, pace * 2), 0, 9).astype(int)
         self._angle = rng.uniform(0, 2 * np.pi)
         self._sharpen = rng.random() < 0.3
-        noisy = rng.uniform(0, 0.035) ** 1.0 * (rng.random() < 0.8)
+        noisy = rng.uniform(0, 0.035) * (rng.random() < 0.8)
         grain = rng.standard_normal((height, width, 1 if rng.random() < 0.5 else 3)).astype(np.float32)
         coarse = rng.random() < 0.4
         if coarse:
@@ -103,6 +112,7 @@ class Camera:
         self._rolls = rng.integers(0, [height, width], (frames, 2))
         self._quality = int(rng.uniform(25, 96)) if rng.random() < 0.8 else 0
         self._frame = _border(rng, size) if medical and rng.random() < 0.6 else None
+        self.hidden = None if self._frame is None else self._frame < _BLACK
         self._text = _lettering(rng, size) if rng.random() < 0.12 else None
 
     def record(self, picture: FloatArray, t: int) -> UInt8Array:
@@ -133,10 +143,13 @@ class Camera:
 
     def _smeared(self, picture: FloatArray, length: int) -> FloatArray:
         """Blur along a direction."""
+        height, width = self._size
+        wide = np.pad(picture, ((length, length), (length, length), (0, 0)), mode="edge")
         total = np.zeros_like(picture)
         for i in range(length):
-            shift = (i - length / 2) * np.asarray((np.sin(self._angle), np.cos(self._angle)))
-            total += np.roll(picture, shift.round().astype(int), axis=(0, 1))
+            step = (i - (length - 1) / 2) * np.asarray((np.sin(self._angle), np.cos(self._angle)))
+            y, x = length + step.round().astype(int)
+            total += wide[y : y + height, x : x + width]
         return np.asarray(total / np.float32(length))
 
 
@@ -154,7 +167,7 @@ def _border(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
     else:
         side = 0.5 * max(height, width) * rng.uniform(0.85, 1.05)
         distance = np.maximum(np.maximum(np.abs(x), np.abs(y)), (np.abs(x) + np.abs(y)) * 0.72) - side
-    soft = rng.uniform(1, 0.02 * max(size))
+    soft = rng.uniform(1, max(1.5, 0.02 * max(size)))
     return np.asarray(np.clip(0.5 - distance / soft, rng.uniform(0, 0.02), 1), dtype=np.float32)
 
 

@@ -81,6 +81,8 @@ class Scene:
             labels[grain == 0] = 0
         if self.smoke is not None:
             self.smoke.veil(image, t)
+        if self.camera.hidden is not None:
+            labels[self.camera.hidden] = 0
         return self.camera.record(image, t), labels
 
     def _cast(self, image: FloatArray, patch: Patch) -> None:
@@ -88,13 +90,14 @@ class Scene:
         h, w = patch.alpha.shape
         if h < 8 or w < 8:
             return
-        reach = max(1.0, min(self.size) * 0.02)
-        step = max(1, int(reach / 2))
-        soft = soften(patch.alpha[::step, ::step], reach / step)
-        shade = 1 - self.shadow * resize(soft, h, w).clip(0, 1)
-        down = int(reach * 1.5)
-        part = image[patch.top + down : patch.top + h + down, patch.left : patch.left + w]
-        part *= shade[: len(part)][..., None]
+        reach = max(1, round(min(self.size) * 0.02))
+        step = max(1, reach // 2)
+        wide = np.pad(patch.alpha, 2 * reach)
+        soft = resize(soften(wide[::step, ::step], reach / step), *wide.shape).clip(0, 1)
+        top, left = patch.top - 2 * reach + int(1.5 * reach), patch.left - 2 * reach  # it falls downwards
+        y, x = max(0, -top), max(0, -left)
+        part = image[top + y : top + len(soft), left + x : left + soft.shape[1]]
+        part *= 1 - self.shadow * soft[y : y + part.shape[0], x : x + part.shape[1], None]
 
 
 def laparoscopy(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:

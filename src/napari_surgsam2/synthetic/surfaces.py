@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage, spatial
 
@@ -95,6 +96,7 @@ def tissue(rng: np.random.Generator, height: int, width: int, unit: float) -> Su
         field = noise(rng, height, width, unit * rng.uniform(0.1, 0.4), 4, 0.6)
         pool = smoothstep(field, rng.uniform(0.2, 0.8), rng.uniform(0.85, 1.1))[..., None]
         albedo += pool * 0.9 * (np.asarray((0.38, 0.02, 0.03), np.float32) - albedo)
+    relief *= rng.uniform(0.2, 1)  # much tissue is smooth
     return _surface(np.clip(albedo * tint.astype(np.float32), 0.01, 1), relief, rng.uniform(0.3, 1.0))
 
 
@@ -130,7 +132,7 @@ def plain(color: tuple[float, float, float], height: int, width: int) -> Surface
 
 
 @cache
-def _photographs() -> tuple[FloatArray, ...]:
+def _photographs() -> tuple[npt.NDArray[np.uint8], ...]:
     """Return the pictures that come with scikit-image itself, without a download."""
     from skimage import data
 
@@ -138,7 +140,7 @@ def _photographs() -> tuple[FloatArray, ...]:
     for name in _PHOTOGRAPHS:
         image = np.asarray(getattr(data, name)())
         image = image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-        found.append((image / np.float32(255)).astype(np.float32))
+        found.append(image.astype(np.uint8))
     return tuple(found)
 
 
@@ -150,7 +152,7 @@ def photograph(rng: np.random.Generator, height: int, width: int) -> FloatArray:
     h = int(rng.uniform(0.3, 1) * side)
     w = max(16, min(int(h * width / height), image.shape[1]))
     y, x = rng.integers(0, [image.shape[0] - h + 1, image.shape[1] - w + 1])
-    piece = image[y : y + h, x : x + w]
+    piece = image[y : y + h, x : x + w] / np.float32(255)
     piece = np.stack([resize(np.ascontiguousarray(piece[..., c]), height, width) for c in range(3)], axis=-1)
     if rng.random() < 0.5:
         piece = piece[:, ::-1]

@@ -41,7 +41,6 @@ class View:
         self._waves = rng.uniform(-1, 1, (2, 2, 7, 7)).astype(np.float32)
         self._weights = np.stack([wander(rng, frames, -1, 1, pace * 1.5) for _ in range(2)], axis=1)
         self._depth = unit * 0.035 * rng.uniform(0, 1)
-        self._flow: tuple[int, FloatArray] | None = None
 
     def follow(self, point: FloatArray) -> FloatArray:
         """Return where a point of the first picture, (y, x), is in every frame, (T, 2)."""

@@ -107,7 +107,8 @@ def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _Vie
     center = rng.uniform(share / 2, 1 - share / 2, 2)
     turn = np.eye(2)
     if settings.affine:
-        angle, growth, shear = rng.uniform(-1, 1, 3) * settings.affine
+        growth = rng.uniform(-1, 1)
+        angle, shear = rng.uniform(-1, 1, 2) * settings.affine
         c, s = math.cos(angle * math.pi / 2), math.sin(angle * math.pi / 2)
         turn = np.array([[c, -s], [s, c]]) @ np.array([[1, shear], [0, 1]]) * (1 + settings.affine) ** growth
     if settings.flip and rng.random() < 0.5:

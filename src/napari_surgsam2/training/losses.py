@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,15 +16,17 @@ from .settings import LossSettings
 # Masks are compared at this stride of the network's input: the logits are at 4, and finer costs much time.
 _STRIDE = 2
 _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
+_FOCAL_SHARE = 20.0  # of the focal loss beside Dice, where candidates are compared
+_SLIVER = 3.0  # cells: whether an object is in view of which less is seen is not worth learning
 
 
 class Losses(NamedTuple):
-    """Mean losses over the objects, before they are weighted; scalar tensors.
+    """Mean losses, before they are weighted; scalar tensors.
 
     Attributes
     ----------
     focal, dice : tensor
-        Of the candidate mask that fits best, over the objects that are in view.
+        Of the candidate mask that fits best, of the objects that are in view.
     iou : tensor
         Distance of the predicted IoU from the true one, over the candidates of the objects in view.
     score : tensor
@@ -44,6 +47,24 @@ class Losses(NamedTuple):
             + weights.score * self.score
         )
         return total
+
+
+class LossSums(NamedTuple):
+    """Losses summed over objects, as of `Losses`, and how many objects were in view and of known truth."""
+
+    focal: Tensor
+    dice: Tensor
+    iou: Tensor
+    score: Tensor
+    in_view: Tensor
+    known: Tensor
+
+
+def average(sums: Sequence[LossSums]) -> Losses:
+    """Return the losses per object, over all sets of masks."""
+    focal, dice, iou, score, in_view, known = (torch.stack(x).sum() for x in zip(*sums, strict=True))
+    in_view, known = in_view.clamp(min=1), known.clamp(min=1)
+    return Losses(focal / in_view, dice / in_view, iou / in_view, score / known)
 
 
 def soft_targets(masks: Tensor) -> Tensor:
@@ -69,13 +90,16 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def intersection_over_union(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the IoU of masks given as (B, M, H, W) logits with (B, 1, H, W) soft targets: (B, M)."""
-    inside, wanted = logits > 0, targets > 0.5
-    both = (inside & wanted).sum((-2, -1))
-    return both / (inside | wanted).sum((-2, -1)).clamp(min=1)
+    """Return the IoU of masks given as (B, M, H, W) logits with (B, 1, H, W) soft targets: (B, M).
+
+    By areas: a cell that an object covers in part counts in part.
+    """
+    inside = (logits > 0).float()
+    both = (inside * targets).sum((-2, -1))
+    return both / (inside.sum((-2, -1)) + targets.sum((-2, -1)) - both).clamp(min=1)
 
 
-def mask_losses(masks: DecodedMasks, targets: Tensor, annotated: Tensor) -> Losses:
+def mask_losses(masks: DecodedMasks, targets: Tensor, annotated: Tensor) -> LossSums:
     """Compare what was decoded with what is true.
 
     Parameters
@@ -88,25 +112,25 @@ def mask_losses(masks: DecodedMasks, targets: Tensor, annotated: Tensor) -> Loss
         Whose truth is known; the others count nowhere.
     """
     targets = targets[:, None]
-    logits = F.interpolate(masks.logits.float(), targets.shape[-2:], mode="bilinear")
-    present = targets.flatten(1).any(dim=1)
-    counted = (annotated & present).float()
-    shared = targets.expand_as(logits)
-    focal, dice = focal_loss(logits, shared), dice_loss(logits, shared)
-    best = (20 * focal + dice).argmin(dim=1, keepdim=True)
-    with torch.no_grad():
-        true_iou = intersection_over_union(logits, targets)
-    iou = (masks.iou.float() - true_iou).abs().mean(dim=1)
+    area = targets.flatten(1).sum(dim=1)
+    in_view = (annotated & (area >= _SLIVER)).float()
+    known = (annotated & ((area == 0) | (area >= _SLIVER))).float()
+    with torch.no_grad():  # of the candidates only the best is drawn to the truth
+        all_logits = F.interpolate(masks.logits.float(), targets.shape[-2:], mode="bilinear")
+        shared = targets.expand_as(all_logits)
+        misfit = _FOCAL_SHARE * focal_loss(all_logits, shared) + dice_loss(all_logits, shared)
+        best = misfit.argmin(dim=1, keepdim=True)
+        true_iou = intersection_over_union(all_logits, targets)
+    logits = masks.logits.take_along_dim(best[..., None, None], dim=1).float()
+    logits = F.interpolate(logits, targets.shape[-2:], mode="bilinear")
     score = F.binary_cross_entropy_with_logits(
-        masks.object_score[:, 0].float(), present.float(), reduction="none"
+        masks.object_score[:, 0].float(), (area > 0).float(), reduction="none"
     )
-
-    def mean(values: Tensor, weights: Tensor) -> Tensor:
-        return (values * weights).sum() / weights.sum().clamp(min=1)
-
-    return Losses(
-        mean(focal.take_along_dim(best, dim=1)[:, 0], counted),
-        mean(dice.take_along_dim(best, dim=1)[:, 0], counted),
-        mean(iou, counted),
-        mean(score, annotated.float()),
+    return LossSums(
+        (focal_loss(logits, targets)[:, 0] * in_view).sum(),
+        (dice_loss(logits, targets)[:, 0] * in_view).sum(),
+        ((masks.iou.float() - true_iou).abs().mean(dim=1) * in_view).sum(),
+        (score * known).sum(),
+        in_view.sum(),
+        known.sum(),
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
+import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_surgsam2.errors import UsageError
-from napari_surgsam2.synthetic import SCENES, TRAINING_MIX, make_clip
+from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.synthetic import GENERATOR_VERSION, SCENES, TRAINING_MIX, make_clip, make_scene
 from napari_surgsam2.video import Video, open_video
 
 from .clips import MOST_DRAWS, SampledClip, ValidationVideo, draw_frames, require_clip
@@ -25,6 +28,7 @@ _LABELS_IN_POOL = "labels.npy"
 _FRAMES_IN_POOL = "frames.npy"
 _DONE_IN_POOL = "done.npy"
 _ABOUT_POOL = "pool.json"
+_CHOICES, _CHOICES_OF_VIDEOS = 77, 78  # keep what is drawn here apart from what the scenes draw
 
 
 def scene_mix(scenes: Sequence[str]) -> Mapping[str, float]:
@@ -34,27 +38,32 @@ def scene_mix(scenes: Sequence[str]) -> Mapping[str, float]:
     return {s: 1 / len(scenes) for s in scenes} if scenes else TRAINING_MIX
 
 
-def render(seed: int, scenes: Sequence[str], length: int, size: tuple[int, int]) -> SampledClip:
+def render(
+    seed: int,
+    scenes: Sequence[str],
+    length: int,
+    size: tuple[int, int],
+    at: Sequence[int] | npt.NDArray[np.intp] | None = None,
+) -> SampledClip:
     """Make the clip of a seed: kind of scene, proportions and pace are drawn by the seed too.
 
-    It is made with the height asked for and squeezed to the width.
+    It is made with the height asked for and squeezed to the width. `at` says which frames to make, of
+    `length`; all if left out.
     """
     mix = scene_mix(scenes)
-    rng = np.random.default_rng([seed, 77])
+    rng = np.random.default_rng([seed, _CHOICES])
     scene = str(rng.choice(list(mix), p=list(mix.values())))
     height, width = size
     pace = float(np.exp(rng.uniform(*np.log(_PACES))))
-    clip = make_clip(seed, length, (height, round(height * rng.choice(_ASPECTS))), scene, pace)
-    frames = np.stack(
-        [np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.BOX)) for f in clip.video]
-    )
-    labels = np.stack(
-        [
-            np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.NEAREST))
-            for f in clip.labels
-        ]
-    )
-    return SampledClip(frames, labels, np.ones(length, dtype=bool))
+    made = make_scene(seed, length, (height, round(height * rng.choice(_ASPECTS))), scene, pace)
+    numbers = range(length) if at is None else [int(t) for t in at]
+    frames = np.empty((len(numbers), height, width, 3), dtype=np.uint8)
+    labels = np.empty((len(numbers), height, width), dtype=np.uint8)
+    for i, t in enumerate(numbers):
+        image, label = (Image.fromarray(part) for part in made.draw(t))
+        frames[i] = image.resize((width, height), Image.Resampling.BOX)
+        labels[i] = label.resize((width, height), Image.Resampling.NEAREST)
+    return SampledClip(frames, labels, np.ones(len(numbers), dtype=bool))
 
 
 class SyntheticClips:
@@ -82,10 +91,12 @@ class SyntheticClips:
         """Make a clip that shows something in its first frame."""
         for _ in range(MOST_DRAWS):
             seed = self.seed + int(rng.integers(self.clips))
-            whole = render(seed, self.scenes, self.length, self.size)
-            at = draw_frames(rng, _shows_something(whole.labels), frames, frame_step)
-            if at is not None:
-                return SampledClip(whole.frames[at], whole.labels[at], whole.annotated[at])
+            at = draw_frames(rng, np.ones(self.length, dtype=bool), frames, frame_step)
+            if at is None:
+                break
+            clip = render(seed, self.scenes, self.length, self.size, at)
+            if clip.labels[0].any():
+                return clip
         return require_clip(None, f"synthetic clips from seed {self.seed} on", frames)
 
     def validation_videos(self) -> Sequence[ValidationVideo]:
@@ -103,7 +114,7 @@ class _Opener:
         self._clips, self._seed = clips, seed
 
     def __call__(self) -> tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        c, rng = self._clips, np.random.default_rng([self._seed, 78])
+        c, rng = self._clips, np.random.default_rng([self._seed, _CHOICES_OF_VIDEOS])
         mix = scene_mix(c.scenes)
         scene = str(rng.choice(list(mix), p=list(mix.values())))
         made = make_clip(self._seed, c.length, c.size, scene)
@@ -128,6 +139,8 @@ class ClipPool:
     ------
     UsageError
         If the folder holds a pool made with other values.
+    OutputError
+        If there is not enough room for it.
     """
 
     def __init__(
@@ -143,8 +156,16 @@ class ClipPool:
     ) -> None:
         scene_mix(scenes)
         self.folder = folder
-        about = {"scenes": list(scenes), "seed": seed, "clips": clips, "length": length, "size": list(size)}
-        self._open(about)
+        self._open(
+            {
+                "scenes": list(scenes),
+                "seed": seed,
+                "clips": clips,
+                "length": length,
+                "size": list(size),
+                "generator": GENERATOR_VERSION,
+            }
+        )
         self._fill(processes, progress)
         self._frames, self._labels, self._done = (
             np.load(folder / name, mmap_mode="r")
@@ -163,6 +184,12 @@ class ClipPool:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._about = about
         shape = (about["clips"], about["length"], *about["size"])
+        needed, free = 4 * math.prod(shape), shutil.disk_usage(self.folder).free
+        if not path.exists() and needed > free:
+            raise OutputError(
+                f"The clips for '{self.folder}' take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+                "there; choose another folder, or fewer, shorter or smaller clips."
+            )
         self._frames = self._array(_FRAMES_IN_POOL, (*shape, 3))
         self._labels = self._array(_LABELS_IN_POOL, shape)
         self._done = self._array(_DONE_IN_POOL, (about["clips"],))
@@ -216,6 +243,8 @@ def _shows_something(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
 
 def _one_thread() -> None:
     import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the process that asked for the clips
 
     torch.set_num_threads(1)
 

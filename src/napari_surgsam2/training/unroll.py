@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,8 +27,11 @@ from napari_surgsam2.tracking.memory import LOGIT_RANGE
 
 from .clips import TrainingClip
 from .interaction import box_around, box_labels, click_in, corrective_click
-from .losses import Losses, intersection_over_union, mask_losses, soft_targets
+from .losses import Losses, LossSums, average, intersection_over_union, mask_losses, soft_targets
 from .settings import PromptSettings
+
+_FIRST_CORRECTED = 0.7  # how often the first frame is among the corrected ones
+_LONGEST_GAP = 3  # between two frames of a clip, as their numbers say
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,7 @@ class Batch:
 class _Memory:
     """What is kept of a frame: projected keys and values (N, L, h * w, dim) and pointers (N, dim)."""
 
-    frame: int
+    number: int
     prompted: bool
     keys: Tensor
     values: Tensor
@@ -81,18 +85,18 @@ class Unrolled:
 
     Attributes
     ----------
-    losses : list of Losses
-        Of every mask that was made.
+    losses : list of LossSums
+        Of every set of masks that was made.
     logits : list of tensor, shape (N, 1, S / 4, S / 4)
         The masks that a user would have seen, frame by frame, without gradients.
     """
 
-    losses: list[Losses] = field(default_factory=list)
+    losses: list[LossSums] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
 
     def mean(self) -> Losses:
-        """Return the mean losses."""
-        return Losses(*(torch.stack(values).mean() for values in zip(*self.losses, strict=True)))
+        """Return the mean losses; every object counts the same in every mask that was made of it."""
+        return average(self.losses)
 
     @torch.no_grad()
     def ious(self, batch: Batch) -> list[tuple[int, float]]:
@@ -139,23 +143,31 @@ class Unroller:
         """Track a batch; all that is random comes from `rng`."""
         total = len(batch.frames)
         kind = str(rng.choice(("click", "box", "mask"), p=self._prompts.shares))
-        corrected = self._corrected_frames(rng, total)
+        corrected = self._corrected_frames(batch, kind, rng)
+        numbers = _frame_numbers(rng, total) if self._network.training else np.arange(total)
         features = self._encode(batch)
         memories: list[_Memory] = []
         out = Unrolled()
         for t in range(total):
             frame = FrameFeatures(*(x[t][batch.clip] for x in features))
-            rounds = self._prompts.corrections if t in corrected else 0
-            decoded = self._frame(batch, t, frame, memories, kind, rounds, rng, out)
+            if t:
+                image = self._attend(int(numbers[t]), frame, memories, rng)
+            else:
+                image = self._network.without_memory(frame)
+            rounds = int(rng.integers(1, self._prompts.corrections + 1)) if t in corrected else 0
+            decoded = self._masks(batch, t, frame, image, kind if t == 0 else None, rounds, rng, out)
             if t + 1 < total:
-                memories.append(self._memorize(t, t == 0 or t in corrected, frame, decoded))
+                prompted = t == 0 or t in corrected
+                memories.append(self._memorize(int(numbers[t]), prompted, frame, decoded))
         return out
 
-    def _corrected_frames(self, rng: np.random.Generator, total: int) -> set[int]:
-        """Draw the frames that get corrective clicks."""
-        most = min(self._prompts.corrected_frames, total)
-        count = int(rng.integers(most + 1)) if self._prompts.corrections else 0
-        return {int(t) for t in rng.choice(total, count, replace=False)}
+    def _corrected_frames(self, batch: Batch, kind: str, rng: np.random.Generator) -> set[int]:
+        """Draw the frames that get corrective clicks: the first above all, unless a mask was given there."""
+        most = self._prompts.corrected_frames if self._prompts.corrections else 0
+        chosen = {0} if most and kind != "mask" and rng.random() < _FIRST_CORRECTED else set()
+        others = 1 + np.flatnonzero(batch.annotated[1:].all(dim=1).cpu().numpy())
+        count = int(rng.integers(max(0, min(most - len(chosen), len(others))) + 1))
+        return chosen | {int(t) for t in rng.choice(others, count, replace=False)}
 
     def _encode(self, batch: Batch) -> FrameFeatures:
         """Encode all frames; every tensor gets a leading T."""
@@ -167,39 +179,35 @@ class Unroller:
             features = self._network.encode_image(flat)
         return FrameFeatures(*(x.unflatten(0, (total, -1)) for x in features))
 
-    def _frame(
+    def _masks(
         self,
         batch: Batch,
         t: int,
         frame: FrameFeatures,
-        memories: Sequence[_Memory],
-        kind: str,
+        image: Tensor,
+        prompt: str | None,
         rounds: int,
         rng: np.random.Generator,
         out: Unrolled,
     ) -> Decoded:
-        """Make the masks of a frame, corrections included."""
+        """Make the masks of a frame from its features with memories, a prompt and rounds of corrections."""
         network, masks = self._network, batch.masks[t]
         targets = soft_targets(masks)
         xy: Tensor | None = None
         labels: Tensor | None = None
-        if t:
-            image = self._attend(t, frame, memories, rng)
-        else:
-            image = network.without_memory(frame)
-            if kind == "click":
-                xy = click_in(masks, rng, self._prompts.central_click)
-                labels = torch.full(xy.shape[:2], POSITIVE, device=xy.device)
-            elif kind == "box":
-                xy = box_around(masks, rng)
-                labels = box_labels(len(xy), xy.device)
-        if t == 0 and kind == "mask":
+        if prompt == "click":
+            xy = click_in(masks, rng, self._prompts.central_click)
+            labels = torch.full(xy.shape[:2], POSITIVE, device=xy.device)
+        elif prompt == "box":
+            xy = box_around(masks, rng)
+            labels = box_labels(len(xy), xy.device)
+        if prompt == "mask":
             decoded = network.decode_given_mask(frame, masks[:, None])
         else:
             candidates = network.candidates(image, frame, xy, labels)
             out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
             decoded = network.choose(candidates)
-        for _ in range(int(rng.integers(1, rounds + 1)) if rounds else 0):
+        for _ in range(rounds):
             logits = decoded.logits.detach()
             seen = F.interpolate(logits, scale_factor=float(MASK_STRIDE), mode="bilinear")[:, 0] > 0
             more_xy, more_labels = corrective_click(masks, seen, rng, self._prompts.central_click)
@@ -213,22 +221,22 @@ class Unroller:
         return decoded
 
     def _attend(
-        self, t: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator
+        self, number: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator
     ) -> Tensor:
-        """Give a frame's features its objects' memories."""
+        """Give the features of the frame of a number its objects' memories."""
         network = self._network
         config = network.config
         h, w = frame.image.shape[-2:]
         times = network.memory_times(h, w)
         prompted = [m for m in memories if m.prompted]
-        recent = [m for m in memories if not m.prompted and t - m.frame < config.num_maskmem]
+        recent = [m for m in memories if not m.prompted and number - m.number < config.num_maskmem]
         if self._dropout:
-            recent = [m for m in recent if m.frame == t - 1 or rng.random() >= self._dropout]
-        used = [(m, config.num_maskmem - 1) for m in prompted] + [(m, t - m.frame - 1) for m in recent]
+            recent = [m for m in recent if m is memories[-1] or rng.random() >= self._dropout]
+        used = [(m, config.num_maskmem - 1) for m in prompted] + [(m, number - m.number - 1) for m in recent]
         keys = [m.keys + times[index] for m, index in used]
         values = [m.values for m, _ in used]
-        pointing = [m for m in memories if m.prompted or t - m.frame < config.max_object_pointers]
-        distances = torch.tensor([[float(t - m.frame) for m in pointing]], device=frame.image.device)
+        pointing = [m for m in memories if m.prompted or number - m.number < config.max_object_pointers]
+        distances = torch.tensor([[float(number - m.number) for m in pointing]], device=frame.image.device)
         pointers = torch.stack([m.pointer for m in pointing], dim=1)
         longest = max(1, config.max_object_pointers - 1)  # as in videos that are longer than that
         pointer_keys, pointer_values = network.project_pointers(
@@ -239,10 +247,19 @@ class Unroller:
         )
         return out
 
-    def _memorize(self, t: int, prompted: bool, frame: FrameFeatures, decoded: Decoded) -> _Memory:
+    def _memorize(self, number: int, prompted: bool, frame: FrameFeatures, decoded: Decoded) -> _Memory:
         network = self._network
         # Tracking cuts the masks of prompted frames; a mask that is cut has no gradients.
         cut = prompted and not network.training
         memory = network.encode_memory(frame, decoded.logits, decoded.score, binarize=cut)
         keys, values = network.memory_attention.project_memory(memory)
-        return _Memory(t, prompted, keys, values, decoded.pointer)
+        return _Memory(number, prompted, keys, values, decoded.pointer)
+
+
+def _frame_numbers(rng: np.random.Generator, total: int) -> npt.NDArray[np.int64]:
+    """Return numbers of the frames of a clip; half of the clips as if frames between them had been left out.
+
+    That way short clips teach the codes of all times, and that the bank may have gaps.
+    """
+    most = _LONGEST_GAP if rng.random() < 0.5 else 1
+    return np.concatenate(([0], np.cumsum(rng.integers(1, most + 1, total - 1))))
