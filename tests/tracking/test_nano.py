@@ -33,6 +33,7 @@ def test_one_click_gives_the_object(nano):
     assert region_similarity(tracker.predict(0).labels() == 1, labels[0] == 1) >= 0.85
 
 
+@pytest.mark.xfail(reason="nano does not tell yet when an object is out of view", strict=True)
 def test_an_object_is_found_again_after_it_was_hidden(nano):
     video, labels = hidden_for_a_while()
     tracker = Tracker(nano, video)

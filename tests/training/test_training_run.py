@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +20,8 @@ from napari_surgsam2.network import ConvNetConfig, NetworkConfig, Sam2Network
 from napari_surgsam2.training import TrainingRun, TrainingSettings
 from napari_surgsam2.training.optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
 from napari_surgsam2.training.settings import OptimizerSettings
+from napari_surgsam2.training.validation import first_views, score_video
+from napari_surgsam2.video import open_video
 from tests.helpers.weights import TINY_CONFIG, rule_network
 
 NETWORK = {
@@ -38,6 +45,7 @@ def settings(folder, **tables):
             "steps": 4,
             "batch_size": 2,
             "frames": 2,
+            "frame_step": [1, 1],
             "checkpoint_every": 2,
             "log_every": 1,
             "device": "cpu",
@@ -173,7 +181,7 @@ def test_pools_are_made_once_and_give_the_clips_of_their_seeds(tmp_path):
 
 def test_a_folder_of_another_run_is_left_alone(finished, tmp_path):
     run, _ = finished
-    with pytest.raises(OutputError, match=r"run\.steps"):
+    with pytest.raises(OutputError, match=r"run\.steps.* start = \".*model\.safetensors\""):
         TrainingRun(settings(run.folder, run={"steps": 5}))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
@@ -218,9 +226,16 @@ def test_learning_rates_fall_towards_the_first_layers_of_the_trunk():
     found = {n: of[id(p)] for n, p in network.named_parameters()}
     assert found["no_mem_embed"]["lr"] == pytest.approx(1e-3)
     assert found["no_mem_embed"]["weight_decay"] == 0
-    assert found["obj_ptr_proj.layers.0.weight"]["weight_decay"] == pytest.approx(0.1)
-    assert found["obj_ptr_proj.layers.0.bias"]["weight_decay"] == 0
     trunk = "image_encoder.trunk."
+    decayed = {n for n, group in found.items() if group["weight_decay"] == pytest.approx(0.1)}
+    assert {
+        "obj_ptr_proj.layers.0.weight",
+        "sam_mask_decoder.output_upscaling.0.weight",
+        trunk + "patch_embed.proj.weight",
+    } <= decayed
+    codes = ("maskmem_tpos_enc", "no_obj_ptr", "sam_mask_decoder.iou_token.weight", trunk + "pos_embed")
+    assert decayed.isdisjoint(codes)
+    assert {n for n, p in network.named_parameters() if p.ndim == 1}.isdisjoint(decayed)
     assert found["image_encoder.neck.convs.0.conv.weight"]["lr"] == pytest.approx(5e-4)
     assert found[trunk + "blocks.4.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4)
     assert found[trunk + "blocks.0.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4 * 0.8**4)
@@ -257,9 +272,232 @@ def test_models_are_saved_in_half_the_size(tmp_path):
     save_model(tmp_path / "whole.safetensors", network.state_dict(), config, 96)
     save_model(tmp_path / "half.safetensors", network.state_dict(), config, 96, half=True)
     sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("whole", "half")]
-    assert sizes[1] < 0.52 * sizes[0]
+    assert sizes[1] < 0.53 * sizes[0]
     model = load_model(tmp_path / "half.safetensors")
     assert (model.image_size, model.network.config) == (96, config)
+
+
+def test_statistics_keep_their_bits_in_half_the_size(tmp_path):
+    config = NetworkConfig(trunk=ConvNetConfig((8, 8, 8, 8), (1, 1, 1, 1)), dim=64, memory_dim=16)
+    state = Sam2Network(config).state_dict()
+    variance = next(name for name in state if name.endswith("running_var"))
+    state[variance].fill_(1e6)
+    save_model(tmp_path / "half.safetensors", state, config, 96, half=True)
+    assert (load_model(tmp_path / "half.safetensors").network.state_dict()[variance] == 1e6).all()
+
+
+def same_weights(a, b):
+    """Compare networks and averages."""
+    pairs = ((a.network, b.network), (a.model().network, b.model().network))
+    return all(
+        torch.equal(value, y.state_dict()[name]) for x, y in pairs for name, value in x.state_dict().items()
+    )
+
+
+def test_a_run_with_workers_goes_on_to_the_same_weights(finished, tmp_path):
+    whole, _ = finished
+    run = TrainingRun(settings(tmp_path / "run", run={"workers": 1}))
+    list(run.steps(should_stop=lambda: run.step == 2))
+    resumed = TrainingRun(settings(tmp_path / "run", run={"workers": 1}))
+    assert resumed.step == 2
+    list(resumed.steps())
+    assert same_weights(resumed, whole)
+
+
+VIDEOS = [{"kind": "synthetic", "clips": 2, "length": 3, "size": [64, 80], "seed": 90}]
+
+
+def validated(run):
+    """Return the steps in the log of the scores."""
+    with (run.folder / run.VALIDATION_LOG).open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_a_run_goes_on_over_a_validation_to_the_same_weights(finished, tmp_path):
+    whole, _ = finished
+    config = settings(tmp_path / "run", validation=VIDEOS, run={"validate_every": 3})
+    for report in TrainingRun(config).steps():
+        if report.step == 3:  # validated, and not in the last checkpoint
+            break
+    resumed = TrainingRun(config)
+    assert resumed.step == 2
+    list(resumed.steps())
+    assert resumed.is_finished
+    assert validated(resumed) == [3, 3, 4, 4]
+    assert same_weights(resumed, whole)
+
+
+def test_a_validation_that_was_stopped_is_made_up_for(tmp_path, monkeypatch):
+    config = settings(tmp_path / "run", validation=VIDEOS, run={"steps": 1})
+    run = TrainingRun(config)
+    asked = []
+
+    def in_the_second_frame():
+        asked.append(run.step)
+        return len(asked) > 3  # once after the step, once before the video, once after its first frame
+
+    assert list(run.steps(in_the_second_frame)) == []
+    assert (len(asked), run.step, run.is_finished) == (5, 1, False)
+    resumed = TrainingRun(config)
+    assert not resumed.is_finished
+    (report,) = resumed.steps()
+    assert (report.step, report.has_steps, len(report.scores)) == (1, False, 2)
+    assert resumed.is_finished
+    assert validated(resumed) == [1, 1]
+    assert list(TrainingRun(config).steps()) == []
+
+
+def test_only_the_end_is_validated_unless_told(tmp_path):
+    run = TrainingRun(settings(tmp_path / "run", validation=VIDEOS))
+    assert [r.step for r in run.steps() if r.scores] == [4]
+
+
+def test_a_run_with_a_frozen_trunk_goes_on_to_the_same_weights(tmp_path):
+    tables = {"model": {"freeze": ["image_encoder"]}, "run": {"steps": 2, "checkpoint_every": 1}}
+    whole = TrainingRun(settings(tmp_path / "whole", **tables))
+    before = {k: v.clone() for k, v in whole.network.state_dict().items() if "running" in k}
+    list(whole.steps())
+    run = TrainingRun(settings(tmp_path / "run", **tables))
+    list(run.steps(should_stop=lambda: run.step == 1))
+    resumed = TrainingRun(settings(tmp_path / "run", **tables))
+    list(resumed.steps())
+    assert same_weights(resumed, whole)
+    assert before
+    assert all(torch.equal(resumed.network.state_dict()[k], v) for k, v in before.items())
+
+
+def test_what_does_not_change_the_result_may_be_changed(finished, tmp_path):
+    whole, _ = finished
+    run = TrainingRun(settings(tmp_path / "run"))
+    list(run.steps(should_stop=lambda: run.step == 1))
+    changed = {"workers": 1, "checkpoint_every": 9, "log_every": 9, "validate_every": 9, "device": "auto"}
+    config = settings(tmp_path / "run", model={"half": True}, run=changed, validation=VIDEOS)
+    resumed = TrainingRun(config)
+    assert resumed.step == 1
+    assert json.loads((tmp_path / "run" / run.SETTINGS).read_text())["run"]["workers"] == 1
+    list(resumed.steps())
+    if resumed.device.type == "cpu":
+        assert same_weights(resumed, whole)
+
+
+def test_what_cannot_be_opened_ties_the_folder_to_nothing(tmp_path):
+    folders = {"kind": "vos", "images": str(tmp_path / "i"), "annotations": str(tmp_path / "a")}
+    for place in ("training", "validation"):
+        with pytest.raises(UsageError, match="no folder"):
+            TrainingRun(settings(tmp_path / "run", **{place: [folders]}))
+        assert not (tmp_path / "run").exists()
+    TrainingRun(settings(tmp_path / "run"))
+    run = TrainingRun(settings(tmp_path / "run", run={"steps": 5}))  # there is no checkpoint yet
+    assert json.loads((tmp_path / "run" / run.SETTINGS).read_text())["run"]["steps"] == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_keeps_the_last_step_though_the_workers_get_it_too(tmp_path):
+    # Large clips: the training waits for the worker nearly all the time, and so when it is interrupted.
+    clips = {"kind": "synthetic", "clips": 4, "length": 2, "size": [384, 384], "scenes": ["things"]}
+    long = settings(tmp_path / "run", training=[clips], run={"steps": 100_000, "workers": 1, "batch_size": 1})
+    values = long.to_dict()
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    code = (
+        "import json, pathlib, signal, sys, torch\n"
+        "import napari_surgsam2.training as training\n"
+        "from napari_surgsam2.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    torch.set_num_threads(1)\n"
+        "    values = json.loads(pathlib.Path('values.json').read_text())\n"
+        "    training.load_settings = lambda _: training.TrainingSettings.from_dict(values)\n"
+        "    sys.argv = ['napari-surgsam2', 'train', 'any.toml']\n"
+        "    main()\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, "main.py"], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "run" / TrainingRun.STEP_LOG
+    try:
+        until = time.monotonic() + 60
+        while not (log.exists() and len(log.read_text().splitlines()) > 1):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "give the same command to go on" in said
+    run = TrainingRun(TrainingSettings.from_dict(values))
+    before = run.step
+    assert before >= 1
+    assert next(run.steps()).step == before + 1
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace_in_the_average(tmp_path):
+    run = TrainingRun(settings(tmp_path / "run", run={"steps": 2}))
+    weights = {k: v.clone() for k, v in run.network.state_dict().items()}
+    mean = run.network._mean.clone()
+    run.network._mean.fill_(float("nan"))  # and with it all activations and their statistics
+    next(run.steps())
+    assert run._average.updates == 0
+    assert all(v.isfinite().all() for v in run.network.state_dict().values())
+    for name, parameter in run.network.named_parameters():
+        assert torch.equal(parameter, weights[name])
+    run.network._mean.copy_(mean)
+    list(run.steps())
+    assert run._average.updates == 1
+
+
+def test_activations_that_are_made_again_give_the_same_gradients():
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for again in (False, True):
+        trunk = rule_network().image_encoder.trunk
+        trunk.activation_checkpointing = again
+        sum(x.square().mean() for x in trunk(image)).backward()
+        found.append([p.grad for p in trunk.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_convolutions_make_nothing_again(tmp_path):
+    with pytest.raises(UsageError, match="activation_checkpointing is true; it must be false"):
+        TrainingRun(settings(tmp_path / "run", run={"activation_checkpointing": True}))
+
+
+def test_an_object_is_clicked_where_it_is_first_seen_well(tiny_model):
+    labels = np.zeros((6, 40, 40), np.uint8)
+    labels[1:, 2:12, 2:12] = 1
+    labels[2:, 30, 30] = 2  # a pixel, and more of it later
+    labels[4:, 25:35, 25:35] = 2
+    annotated = np.arange(6) != 1
+    assert first_views(labels, annotated) == {1: 2, 2: 4}
+    frames = np.repeat(labels[..., None] * 80, 3, axis=-1)
+    score = score_video(tiny_model, "two", open_video(frames), labels, annotated, corrections=1)
+    assert score.objects == 2
+    assert np.isnan(score.false_positives)  # neither is out of view after its first click
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"dim": 40}, "dim is 40; it must be a multiple of 16, at least 32"),
+        ({"dim": 16}, "dim is 16; it must be a multiple of 16, at least 32"),
+        ({"dim": "64"}, "dim is '64'; it must be a whole number, at least 1"),
+        ({"memory_dim": 6}, "memory_dim is 6; it must be a multiple of 4 that divides dim, 64"),
+        ({"memory_dim": 24}, "memory_dim is 24; it must be a multiple of 4 that divides dim, 64"),
+        ({"memory_attention_layers": 0}, "memory_attention_layers is 0; it must be a whole number"),
+        ({"no_object_memory": 1}, "no_object_memory is 1; it must be true or false"),
+        ({"trunk": "hiera"}, "trunk is 'hiera'; it must be a table"),
+        ({"trunk": {"channels": [8, 8]}}, r"channels is \(8, 8\); it must be a list of 4 whole numbers"),
+        ({"trunk": {"embed_dim": 15, "num_heads": 2}}, "embed_dim is 15; it must be a multiple of num_heads"),
+        ({"trunk": {"stages": [1, 1, 1]}}, "stages is .*; it must be a list of 4 whole numbers, at least 1"),
+        ({"trunk": {"global_attention_blocks": [12]}}, "has 12; the 12 blocks are numbered from 0 to 11"),
+        ({"trunk": {"window_sizes": 8}}, "window_sizes is 8; it must be a list of 4 whole numbers"),
+    ],
+)
+def test_networks_that_cannot_be_made_are_refused(tmp_path, change, rule):
+    with pytest.raises(UsageError, match=rf"model\.network describes no network that can be made: .*{rule}"):
+        TrainingRun(settings(tmp_path / "run", model={"network": {**NETWORK, **change}}))
 
 
 def test_training_from_the_command_line(tmp_path):

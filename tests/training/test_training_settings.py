@@ -29,7 +29,7 @@ steps = 10
 [[training]]
 kind = "synthetic"
 clips = 100
-length = 12
+length = 16
 size = [64, 80]
 """
 
@@ -84,7 +84,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             kind = "pool"
             folder = "pool"
             clips = 1
-            length = 8
+            length = 16
             size = [64, 64]
             """,
         )
@@ -185,7 +185,13 @@ def test_a_value_out_of_range_is_told_with_the_rule(settings: Any, name: str, va
         ),
         (
             "[[training]]\nkind = 'synthetic'\nclips = 1\nlength = 3\nsize = [64, 64]",
-            "[[training]] number 2: length is 3; it must be at least the 6 of frames in [run]",
+            "[[training]] number 2: length is 3; it must be at least 16, for 6 frames at a frame_step of 3 "
+            "in [run]. Set a larger length, or fewer frames.",
+        ),
+        (
+            "[[training]]\nkind = 'synthetic'\nclips = 1\nlength = 12\nsize = [64, 64]",
+            "length is 12; it must be at least 16, for 6 frames at a frame_step of 3 in [run]. Set a larger "
+            "length, or a smaller frame_step, up to 2.",
         ),
         (
             "[[training]]\nkind = 'synthetic'\nclips = 1\nlength = 8\nsize = [64, 8]",
@@ -200,6 +206,15 @@ def test_errors_name_the_file_the_table_and_the_key(tmp_path: Path, table: str, 
 
     assert message.startswith(f"In '{tmp_path / 'train.toml'}': ")
     assert said in message
+
+
+def test_no_masks_are_given_on_stills(tmp_path: Path) -> None:
+    stills = SMALLEST.replace("steps = 10", "steps = 10\nframes = 1")
+
+    assert load_settings(write(tmp_path, stills)).prompts.shares == (2 / 3, 1 / 3, 0)
+    assert "[prompts] click and box are 0, but with frames = 1" in refused(
+        tmp_path, stills + "[prompts]\nclick = 0\nbox = 0"
+    )
 
 
 def test_what_is_needed_is_asked_for(tmp_path: Path) -> None:
@@ -226,10 +241,18 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert "are not valid TOML" in refused(tmp_path, "output = ")
 
 
-@pytest.mark.parametrize("name", ["endovis18.toml", "own_labels.toml"])
-def test_the_examples_can_be_loaded(name: str) -> None:
-    example = files("napari_surgsam2.training").joinpath("examples", name)
-    settings = load_settings(Path(str(example)))
+EXAMPLES = sorted(Path(str(files("napari_surgsam2.training").joinpath("examples"))).glob("*.toml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_can_be_loaded(example: Path) -> None:
+    load_settings(example)
+
+
+@pytest.mark.parametrize("name", ["endovis18", "own_labels"])
+def test_the_examples_for_data_of_your_own_validate(name: str) -> None:
+    (example,) = (path for path in EXAMPLES if path.stem == name)
+    settings = load_settings(example)
 
     assert settings.validation
     assert settings.run.validate_every

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from napari_surgsam2.network import NetworkConfig
+from napari_surgsam2.network import NetworkConfig, Sam2Network
 
 from .loading import CONFIG_KEY, IMAGE_SIZE_KEY
 
@@ -35,16 +35,22 @@ def save_model(
     image_size : int
         Side of the input that it was made for, in pixels.
     half : bool
-        Store numbers of 16 bits instead of 32.
+        Store the parameters with 16 bits instead of 32. Buffers keep theirs: the variances that normalise
+        may be larger than 16 bits can hold.
     notes : mapping of str to str, optional
         Put beside the parameters, to be read by people.
     """
     from safetensors.torch import save
 
-    dtype = torch.float16 if half else torch.float32
-    tensors = {
-        k: (v.to(dtype) if v.is_floating_point() else v).cpu().contiguous().clone() for k, v in state.items()
-    }
+    with torch.device("meta"):
+        parameters = {name for name, _ in Sam2Network(config).named_parameters()} if half else set()
+
+    def stored(name: str, value: Tensor) -> Tensor:
+        if value.is_floating_point():
+            value = value.to(torch.float16 if name in parameters else torch.float32)
+        return value.cpu().contiguous().clone()
+
+    tensors = {name: stored(name, value) for name, value in state.items()}
     metadata = {**(notes or {}), CONFIG_KEY: config.to_json(), IMAGE_SIZE_KEY: str(image_size)}
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(save(tensors, metadata))

@@ -60,7 +60,7 @@ def train(
         for report in run.steps(should_stop):
             bar.update(task, completed=report.step)
             error_console.print(_line(report), markup=False, highlight=False, soft_wrap=True)
-    if run.step < settings.run.steps:
+    if not run.is_finished:
         raise InterruptedRunError(f"Stopped after step {run.step}; give the same command to go on.")
     error_console.print(f"The model is at {escape(str(run.folder / run.MODEL))}", soft_wrap=True)
 
@@ -76,10 +76,13 @@ def _example(name: str) -> str:
 
 def _line(report: StepReport) -> str:
     """Say how it goes, in a line."""
+    validation = f"validation J&F {report.j_and_f:.3f} on {len(report.scores or ())} videos"
+    if not report.has_steps:
+        return f"step {report.step}: {validation}"
     ious = f"IoU {report.first_iou:.3f} first"
     if report.later_iou == report.later_iou:
         ious += f", {report.later_iou:.3f} later"
     line = f"step {report.step}: loss {report.loss:.3f}, {ious}, {report.seconds:.2f} s a step"
     if report.scores:
-        line += f"; validation J&F {report.j_and_f:.3f} on {len(report.scores)} videos"
+        line += f"; {validation}"
     return line

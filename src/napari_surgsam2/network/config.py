@@ -11,6 +11,25 @@ from typing import Any, Self
 import torch
 
 
+def _is_integer(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if not _is_integer(value := getattr(config, name), 1):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
+
+
+def _require_list(config: Any, name: str, length: int | None, low: int) -> None:
+    """Check a list of whole numbers; of any length if `length` is None."""
+    values = getattr(config, name)
+    fits = isinstance(values, (tuple, list)) and length in (None, len(values))
+    if not fits or not all(_is_integer(v, low) for v in values):
+        count = "" if length is None else f"{length} "
+        raise ValueError(f"{name} is {values!r}; it must be a list of {count}whole numbers, at least {low}")
+
+
 @dataclass(frozen=True)
 class HieraConfig:
     """A Hiera trunk (arXiv 2306.00989), as SAM 2 uses it.
@@ -38,6 +57,23 @@ class HieraConfig:
     window_sizes: tuple[int, ...] = (8, 4, 14, 7)
     position_size: tuple[int, int] = (7, 7)
 
+    def __post_init__(self) -> None:
+        _require_positive(self, "embed_dim", "num_heads")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim is {self.embed_dim}; it must be a multiple of num_heads, {self.num_heads}"
+            )
+        _require_list(self, "stages", 4, 1)
+        _require_list(self, "window_sizes", 4, 1)
+        _require_list(self, "position_size", 2, 1)
+        _require_list(self, "global_attention_blocks", None, 0)
+        blocks = sum(self.stages)
+        if strange := [i for i in self.global_attention_blocks if i >= blocks]:
+            raise ValueError(
+                f"global_attention_blocks has {strange[0]}; the {blocks} blocks are numbered from 0 to "
+                f"{blocks - 1}"
+            )
+
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels after each stage, finest first."""
@@ -59,6 +95,10 @@ class ConvNetConfig:
     channels: tuple[int, ...] = (48, 96, 192, 224)
     blocks: tuple[int, ...] = (1, 2, 3, 1)
 
+    def __post_init__(self) -> None:
+        _require_list(self, "channels", 4, 2)  # the stem has half as many as the first stage
+        _require_list(self, "blocks", 4, 0)
+
 
 TrunkConfig = HieraConfig | ConvNetConfig
 
@@ -72,9 +112,9 @@ class NetworkConfig:
     trunk : HieraConfig or ConvNetConfig
         The image trunk.
     dim : int
-        Channels of the image features, prompts and object pointers.
+        Channels of the image features, prompts and object pointers; a multiple of 16, at least 32.
     memory_dim : int
-        Channels of a memory feature map; it divides `dim`.
+        Channels of a memory feature map; a multiple of 4 that divides `dim`.
     num_maskmem : int
         Slots of the memory bank: one for the conditioning memories and the rest for the latest frames.
     max_object_pointers : int
@@ -103,6 +143,22 @@ class NetworkConfig:
     no_object_memory: bool = True
     temporal_pointers: bool = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.trunk, (HieraConfig, ConvNetConfig)):
+            raise TypeError(f"trunk is {self.trunk!r}; it must be a HieraConfig or a ConvNetConfig")
+        for f in dataclasses.fields(self):
+            if f.type == "bool" and not isinstance(getattr(self, f.name), bool):
+                raise ValueError(f"{f.name} is {getattr(self, f.name)!r}; it must be true or false")
+            if f.type == "int":
+                _require_positive(self, f.name)
+        # 8 heads of half the width in the mask decoder; pairs of channels for two axes in the rotary code.
+        if self.dim % 16 or self.dim < 32:
+            raise ValueError(f"dim is {self.dim}; it must be a multiple of 16, at least 32")
+        if self.memory_dim % 4 or self.dim % self.memory_dim:  # sines and cosines of two axes
+            raise ValueError(
+                f"memory_dim is {self.memory_dim}; it must be a multiple of 4 that divides dim, {self.dim}"
+            )
+
     def to_json(self) -> str:
         """Return the configuration as JSON, as kept in the metadata of a safetensors file."""
         return json.dumps(dataclasses.asdict(self))
@@ -119,11 +175,14 @@ class NetworkConfig:
         Raises
         ------
         TypeError
-            If a name is unknown.
+            If a name is unknown, or the trunk is no table.
+        ValueError
+            If a value is out of its range.
         """
-        trunk: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.get("trunk", {}).items()
-        }
+        table = values.get("trunk", {})
+        if not isinstance(table, Mapping):
+            raise TypeError(f"trunk is {table!r}; it must be a table")
+        trunk: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         kind = ConvNetConfig if "channels" in trunk else HieraConfig
         return cls(**{**values, "trunk": kind(**trunk)})
 

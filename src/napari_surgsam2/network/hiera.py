@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import HieraConfig
 from .layers import MLP
@@ -78,7 +79,16 @@ class HieraBlock(nn.Module):
 
 
 class Hiera(nn.Module):
-    """The trunk; parameter names are those of the published checkpoints."""
+    """The trunk; parameter names are those of the published checkpoints.
+
+    Attributes
+    ----------
+    activation_checkpointing : bool
+        Where gradients are on, keep only what enters each block and make the rest again on the way back, to
+        take less memory.
+    """
+
+    activation_checkpointing: bool = False
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
@@ -113,9 +123,10 @@ class Hiera(nn.Module):
         """Map (B, 3, S, S) to the maps after each stage, finest first: (B, C_i, S / 2^(2+i), S / 2^(2+i))."""
         x = self.patch_embed["proj"](image).permute(0, 2, 3, 1)
         x = x + self._positions(*x.shape[1:3])
+        again = self.activation_checkpointing and torch.is_grad_enabled()
         maps = []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
             if i in self._stage_ends:
                 maps.append(x.permute(0, 3, 1, 2))
         return maps

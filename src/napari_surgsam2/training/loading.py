@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +132,11 @@ class ClipSampler:
             multiprocessing_context="spawn",
             # Workers are seeded from it; by default from torch's own, which the training draws from.
             generator=torch.Generator(),
+            worker_init_fn=_ignore_interrupts,
         )
-        for clips in loader:
+        with _interrupts_ignored():
+            batches = iter(loader)
+        for clips in batches:
             for clip in clips:
                 if isinstance(clip, Exception):
                     raise clip
@@ -153,6 +159,24 @@ class _Clips(Dataset[TrainingClip | SurgSam2Error]):
             return self._sampler.sample(*place)
         except SurgSam2Error as error:
             return error
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Leave Ctrl+C, which a terminal sends to the workers too, to the training."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let processes that start meanwhile ignore Ctrl+C from the beginning; they import for seconds."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 def _places(start: int, steps: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:

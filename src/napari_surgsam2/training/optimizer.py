@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from napari_surgsam2.errors import UsageError
 
 from .settings import OptimizerSettings
 
+_DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # their weights are; all else is not
 _TRUNK_LAYER = re.compile(r"image_encoder\.trunk\.(?:blocks|halve|stages)\.(\d+)\.")
 
 
@@ -49,10 +50,12 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
     """Return AdamW over the parameters that are not frozen.
 
     Those of the image encoder have a rate of their own, falling by `layer_decay` with every layer of the
-    trunk from its end to its beginning; biases, norms and embeddings are not decayed.
+    trunk from its end to its beginning. Only the weights of linear layers and convolutions are decayed:
+    biases, norms, embeddings and other codes are not.
     """
     layers = [int(m[1]) for n, _ in network.named_parameters() if (m := _TRUNK_LAYER.match(n))]
     depth = max(layers, default=-1) + 1
+    decayed = {id(m.weight) for m in network.modules() if isinstance(m, _DECAYED)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -63,8 +66,8 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
             if name.startswith("image_encoder.trunk."):
                 match = _TRUNK_LAYER.match(name)
                 rate *= settings.layer_decay ** (depth - (int(match[1]) + 1 if match else 0))
-        decays = parameter.ndim > 1 and "embed" not in name
-        groups.setdefault((rate, settings.weight_decay if decays else 0.0), []).append(parameter)
+        decay = settings.weight_decay if id(parameter) in decayed else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "rate": rate}
@@ -107,6 +110,20 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.state: dict[str, Tensor] = {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Go on from an average that was kept."""
+        self.updates = updates
+        for name, value in self.state.items():
+            value.copy_(state[name])
+
+    @torch.no_grad()
+    def mend_buffers(self, network: nn.Module) -> None:
+        """Take buffers of a network that are not finite any more, such as statistics, from the average."""
+        for name, buffer in network.named_buffers():
+            if name in self.state and not buffer.isfinite().all():
+                buffer.copy_(self.state[name])
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

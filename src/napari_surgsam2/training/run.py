@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,29 @@ from napari_surgsam2.checkpoints.loading import resolve_device
 from napari_surgsam2.checkpoints.saving import save_model
 from napari_surgsam2.errors import DeviceMemoryError, OutputError, SurgSam2Error, UsageError
 from napari_surgsam2.network import NetworkConfig, Sam2Network
+from napari_surgsam2.network.hiera import Hiera
 
 from .loading import ClipSampler, make_source
 from .losses import Losses
 from .optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
 from .settings import NEW, TrainingSettings
-from .start import look_where_prompted
+from .start import give_a_start
 from .unroll import Batch, Unroller
 from .validation import VideoScore, mean_j_and_f, score_videos
 
 _MOST_SKIPPED = 20  # steps in a row whose gradients are not finite
+# Settings that may change when a run goes on: what comes out does not depend on them.
+_FREE = (
+    "output",
+    "validation",
+    "model.half",
+    "run.device",
+    "run.workers",
+    "run.checkpoint_every",
+    "run.validate_every",
+    "run.log_every",
+    "run.activation_checkpointing",
+)
 
 
 class TrainingError(SurgSam2Error):
@@ -38,7 +51,7 @@ class TrainingError(SurgSam2Error):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a run tells of its last steps.
+    """What a run tells of its last steps; the numbers are nan where it only made up for a validation.
 
     Attributes
     ----------
@@ -57,7 +70,7 @@ class StepReport:
     gradient : float
         Norm of the gradients before they were clipped.
     seconds : float
-        Time per step.
+        Time per step, with the time that it waited for clips.
     scores : list of VideoScore or None
         Where this step was validated.
     """
@@ -74,6 +87,11 @@ class StepReport:
     scores: list[VideoScore] | None = None
 
     @property
+    def has_steps(self) -> bool:
+        """Whether there were steps since the last report."""
+        return not math.isnan(self.seconds)
+
+    @property
     def j_and_f(self) -> float:
         """Mean J&F of the validation videos; nan without."""
         return mean_j_and_f(self.scores or [])
@@ -81,6 +99,9 @@ class StepReport:
 
 class TrainingRun:
     """A run in a folder; one that was interrupted goes on from its last checkpoint, to the same weights.
+
+    What does not change the result may be set anew when a run goes on: the device, how many workers, how
+    often and on what it validates, and the like.
 
     Parameters
     ----------
@@ -92,7 +113,7 @@ class TrainingRun:
     Raises
     ------
     OutputError
-        If the folder holds a run with other settings.
+        If the folder holds a run with other settings, or cannot be written to.
     UsageError
         If the settings do not fit the model or the data.
     """
@@ -108,59 +129,90 @@ class TrainingRun:
     ) -> None:
         self.settings = settings
         self.folder = Path(settings.output)
-        self._claim_folder()
+        self._check_folder()
         run = settings.run
         self.device = resolve_device(run.device)
         self._seed_everything(run.seed)
         self.network, self.image_size = self._start()
         self.network.to(self.device).train()
         freeze(self.network, settings.model.freeze)
+        if run.activation_checkpointing:
+            self._trunk_with_checkpointing().activation_checkpointing = True
         self._sampler = ClipSampler(settings, self.image_size, progress)
+        self._videos = [v for s in settings.validation for v in make_source(s).validation_videos()]
         self._optimizer = make_optimizer(self.network, settings.optimizer)
         self._average = WeightAverage(self.network, settings.optimizer.ema_decay)
         self._dtype = _precision(run.precision, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
-        self._unroll = Unroller(
-            self.network, settings.prompts, run.memory_dropout, run.activation_checkpointing
-        )
+        self._unroll = Unroller(self.network, settings.prompts, run.memory_dropout)
         self.step = 0
         self._skipped = 0
         self._resume()
+        validated = [int(row[0]) for row in _rows(self.folder / self.VALIDATION_LOG, self.step)]
+        self._validated = max(validated, default=0)
+        self._claim_folder()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done, and the validation after the last."""
+        return self.step >= self.settings.run.steps and not self._owes_validation()
 
     def steps(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
         """Train to the end; yields a report every `log_every` steps and wherever it validates.
 
         A checkpoint is written every `checkpoint_every` steps and at the end. `should_stop` is asked after
-        every step; where it says so, a checkpoint is written too, and nothing more is done.
+        every step and every frame of a validation; where it says so, a checkpoint is written too, and nothing
+        more is done. A validation that was stopped is made up for when the run goes on.
         """
         run = self.settings.run
         meter = _Meter()
+        _keep_rows(self.folder / self.VALIDATION_LOG, self.step)
         with ExitStack() as stack:
             log = stack.enter_context(_Log(self.folder / self.STEP_LOG, self.step))
-            board = _tensorboard(self.folder)
+            board = _tensorboard(self.folder, self.step)
             if board is not None:
                 stack.callback(board.close)
+
+            def report(scores: list[VideoScore] | None) -> StepReport:
+                made = meter.report(self.step, run.steps, scores)
+                log.write(made)
+                if board is not None:
+                    _to_tensorboard(board, made)
+                return made
+
+            if self._owes_validation():
+                scores = self.validate(should_stop)
+                if scores is None:
+                    return
+                yield report(scores)
+            ended = time.perf_counter()
+            if self.step >= run.steps:
+                return
             for clips in self._sampler.batches(self.step):
-                if self.step >= run.steps:
-                    break
-                began = time.perf_counter()
                 batch = Batch.of(clips, self.device)
                 rate = set_learning_rate(self._optimizer, self.settings.optimizer, self.step, run.steps)
-                meter.add(*self._train(batch), rate, time.perf_counter() - began)
+                trained = self._train(batch)
                 self.step += 1
+                began, ended = ended, time.perf_counter()
+                meter.add(*trained, rate, ended - began)
                 last = self.step == run.steps
                 stopping = should_stop()
-                if self.step % run.checkpoint_every == 0 or last or stopping:
+                if saved := self.step % run.checkpoint_every == 0 or last or stopping:
                     self.save()
                 if stopping:
                     return
-                validates = run.validate_every and (self.step % run.validate_every == 0 or last)
+                validates = self._owes_validation()
                 if self.step % run.log_every == 0 or validates or last:
-                    report = meter.report(self.step, run.steps, self.validate() if validates else None)
-                    log.write(report)
-                    if board is not None:
-                        _to_tensorboard(board, report)
-                    yield report
+                    scores = None
+                    if validates:
+                        before = time.perf_counter()
+                        scores = self.validate(should_stop)
+                        ended += time.perf_counter() - before
+                    if validates and scores is None:
+                        if not saved:
+                            self.save()
+                        return
+                    yield report(scores)
 
     def _train(self, batch: Batch) -> tuple[float, Losses, list[tuple[int, float]], float]:
         """Do one step; return the loss, its parts, IoUs by frame and the gradients' norm."""
@@ -175,8 +227,7 @@ class TrainingRun:
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
                 f"The device '{self.device}' ran out of memory with {self.settings.run.batch_size} clips of "
-                f"{self.settings.run.frames} frames of {self.image_size} pixels; the last checkpoint is "
-                "kept. Take fewer clips, frames or objects, smaller images, or set activation_checkpointing."
+                f"{self.settings.run.frames} frames of {self.image_size} pixels. {self._memory_remedy()}"
             ) from error
         self._scaler.unscale_(self._optimizer)
         trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -184,21 +235,35 @@ class TrainingRun:
         self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
         if self._skipped > _MOST_SKIPPED:
             raise TrainingError(
-                f"The gradients of {self._skipped} steps in a row, up to step {self.step}, are not finite; "
-                "the last checkpoint is kept. Use a smaller learning rate, or precision 'float32'."
+                f"The gradients of {self._skipped} steps in a row, up to step {self.step}, are not finite. "
+                f"Set a smaller learning_rate, or precision = 'float32'{self._elsewhere()}."
             )
         if math.isfinite(norm) or self._scaler.is_enabled():
             self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._average.update(self.network)
+        if math.isfinite(norm):
+            self._average.update(self.network)
+        else:
+            self._average.mend_buffers(self.network)
         return float(loss.detach()), Losses(*(x.detach() for x in losses)), unrolled.ious(batch), norm
 
-    def validate(self) -> list[VideoScore]:
-        """Track the validation videos with the averaged weights; the scores go to a CSV file too."""
-        videos = [v for s in self.settings.validation for v in make_source(s).validation_videos()]
-        scores = list(score_videos(self.model(), videos))
+    def validate(self, should_stop: Callable[[], bool] = lambda: False) -> list[VideoScore] | None:
+        """Track the validation videos with the averaged weights; the scores go to a CSV file too.
+
+        `should_stop` is asked after every frame; None where it said so.
+        """
+        scores = list(score_videos(self.model(), self._videos, should_stop=should_stop))
+        if should_stop():
+            return None
         _append_scores(self.folder / self.VALIDATION_LOG, self.step, scores)
+        self._validated = self.step
         return scores
+
+    def _owes_validation(self) -> bool:
+        """Say whether this step is one to validate after, and that is not done."""
+        run = self.settings.run
+        due = self.step == run.steps or (run.validate_every and self.step % run.validate_every == 0)
+        return bool(self._videos and due and self._validated < self.step)
 
     def model(self) -> Model:
         """Return the averaged weights as a model to track with."""
@@ -208,7 +273,15 @@ class TrainingRun:
         return Model(path.stem, path, network.to(self.device).eval(), self.image_size, self.device)
 
     def save(self) -> None:
-        """Write the checkpoint to go on from, and the averaged weights as a model to track with."""
+        """Write the averaged weights as a model to track with, and the checkpoint to go on from."""
+        save_model(
+            self.folder / self.MODEL,
+            self._average.state,
+            self.network.config,
+            self.image_size,
+            half=self.settings.model.half,
+            notes={"napari_surgsam2.trained_steps": str(self.step)},
+        )
         partial = self.folder / f".{self.CHECKPOINT}.partial"
         torch.save(
             {
@@ -223,26 +296,68 @@ class TrainingRun:
             partial,
         )
         partial.replace(self.folder / self.CHECKPOINT)
-        notes = {"napari_surgsam2.trained_steps": str(self.step)}
-        save_model(
-            self.folder / self.MODEL, self._average.state, self.network.config, self.image_size, notes=notes
-        )
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds something else; only a checkpoint ties it to its settings."""
+        path = self.folder / self.SETTINGS
+        if (self.folder / self.CHECKPOINT).exists() and path.exists():
+            try:
+                found = TrainingSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:  # of JSON and of the settings
+                raise OutputError(
+                    f"'{self.folder}' holds a run whose settings cannot be used: {error} Train on its "
+                    f"weights in {self._new_run()}."
+                ) from error
+            if different := _differences(_plain(found), _plain(self.settings)):
+                raise OutputError(
+                    f"'{self.folder}' holds a run with other settings ({', '.join(different)}). Take these "
+                    f"back to go on with that run, or train on its weights in {self._new_run()}."
+                )
+        elif (
+            not path.exists() and self.folder.exists() and any(map(self._is_strange, _contents(self.folder)))
+        ):
+            raise OutputError(f"'{self.folder}' is not empty and holds no training run; set another output.")
+
+    def _is_strange(self, path: Path) -> bool:
+        # Making a pool may have been interrupted before there was anything else.
+        pools = [Path(source.folder) for source in self.settings.training if source.folder]
+        return not any(pool.is_relative_to(path) for pool in pools)
 
     def _claim_folder(self) -> None:
-        path = self.folder / self.SETTINGS
-        mine = json.loads(json.dumps(self.settings.to_dict()))
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if different := _differences(found, mine):
-                raise OutputError(
-                    f"'{self.folder}' holds a run with other settings ({', '.join(different)}); set another "
-                    "output folder, or take these back to go on with that run."
-                )
-            return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            raise OutputError(f"'{self.folder}' is not empty and holds no training run; set another output.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=2), encoding="utf-8")
+        """Write the settings; last of all, so that what cannot be opened ties the folder to nothing."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(_plain(self.settings), indent=2)
+            (self.folder / self.SETTINGS).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"'{self.folder}' cannot be written to: {error.strerror}; set another output."
+            ) from error
+
+    def _new_run(self) -> str:
+        return f'a new run: set another output, and start = "{self.folder / self.MODEL}" in [model]'
+
+    def _elsewhere(self) -> str:
+        """Say where settings can be changed that a run with a checkpoint keeps."""
+        if not (self.folder / self.CHECKPOINT).exists():
+            return ", and start again"
+        return f", for which it takes {self._new_run()}"
+
+    def _memory_remedy(self) -> str:
+        fewer = f"fewer clips, frames or objects, or smaller images{self._elsewhere()}."
+        trunk = self.network.image_encoder.trunk
+        if isinstance(trunk, Hiera) and not trunk.activation_checkpointing:
+            return f"Set activation_checkpointing = true and give the same command, or take {fewer}"
+        return f"Take {fewer}"
+
+    def _trunk_with_checkpointing(self) -> Hiera:
+        trunk = self.network.image_encoder.trunk
+        if not isinstance(trunk, Hiera):
+            raise UsageError(
+                "[run] activation_checkpointing is true; it must be false with a convolutional trunk, which "
+                "takes little memory. Leave it out."
+            )
+        return trunk
 
     def _start(self) -> tuple[Sam2Network, int]:
         model = self.settings.model
@@ -253,7 +368,7 @@ class TrainingRun:
                 raise UsageError(
                     f"The table model.network describes no network that can be made: {error}."
                 ) from error
-            look_where_prompted(network)
+            give_a_start(network)
             return network, model.image_size
         loaded = load_model(model.start, image_size=model.image_size, device="cpu")
         return loaded.network, loaded.image_size
@@ -262,13 +377,19 @@ class TrainingRun:
         path = self.folder / self.CHECKPOINT
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        # On the CPU: the optimizer's step counts stay there, and all else is copied to where it belongs.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            self._optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise OutputError(
+                f"'{path}' was written by another version of this program, which groups the parameters in "
+                f"another way. Train on its weights in {self._new_run()}."
+            ) from error
         self.step = state["step"]
         self._skipped = state["skipped"]
         self.network.load_state_dict(state["network"])
-        self._average.state = state["average"]
-        self._average.updates = state["updates"]
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._average.restore(state["average"], state["updates"])
         self._scaler.load_state_dict(state["scaler"])
 
     @staticmethod
@@ -281,9 +402,9 @@ class _Meter:
     """Averages over the steps since the last report."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[float, Losses, float, float]] = []
+        self._rows: list[tuple[float, ...]] = []
         self._ious: tuple[list[float], list[float]] = ([], [])
-        self._rate = 0.0
+        self._rate = float("nan")
 
     def add(
         self,
@@ -294,20 +415,21 @@ class _Meter:
         rate: float,
         seconds: float,
     ) -> None:
-        self._rows.append((loss, losses, norm, seconds))
+        self._rows.append((loss, norm, seconds, *map(float, losses)))
         for t, iou in ious:
             self._ious[t > 0].append(iou)
         self._rate = rate
 
     def report(self, step: int, steps: int, scores: list[VideoScore] | None) -> StepReport:
-        loss, losses, norms, seconds = zip(*self._rows, strict=True)
-        first, later = (float(np.mean(x)) if x else float("nan") for x in self._ious)
-        parts = Losses(*(torch.stack(x).mean() for x in zip(*losses, strict=True)))
-        report = StepReport(
-            step, steps, float(np.mean(loss)), parts, first, later, self._rate, float(np.mean(norms)),
-            float(np.mean(seconds)), scores,
-        )  # fmt: skip
-        self.__init__()  # type: ignore[misc]
+        """Return the averages, and begin anew; nan of no steps."""
+        loss, norm, seconds, *parts = (
+            _mean([row[i] for row in self._rows]) for i in range(3 + len(Losses._fields))
+        )
+        losses = Losses(*map(torch.tensor, parts))
+        first, later = map(_mean, self._ious)
+        report = StepReport(step, steps, loss, losses, first, later, self._rate, norm, seconds, scores)
+        for kept in (self._rows, *self._ious):
+            kept.clear()
         return report
 
 
@@ -315,16 +437,14 @@ _COLUMNS = (
     "step", "loss", "focal", "dice", "iou", "score", "first_iou", "later_iou", "learning_rate", "gradient",
     "seconds", "validation_j_and_f",
 )  # fmt: skip
+_SCORE_COLUMNS = ("step", "video", "objects", "j", "f", "first_j", "false_positives")
 
 
 class _Log:
     """The CSV file of a run; rows past the step that the run goes on from are dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
-        rows: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= step]
+        rows = _rows(path, step)
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._writer.writerows([_COLUMNS, *rows])
@@ -344,20 +464,58 @@ class _Log:
         self._file.flush()
 
 
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _rows(path: Path, step: int) -> list[list[str]]:
+    """Return the rows of a log up to a step, without its head."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= step]
+
+
+def _keep_rows(path: Path, step: int) -> None:
+    """Drop the rows of the scores past a step."""
+    rows = _rows(path, step)
+    if path.exists():
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([_SCORE_COLUMNS, *rows])
+
+
 def _append_scores(path: Path, step: int, scores: list[VideoScore]) -> None:
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(("step", "video", "objects", "j", "f", "first_j", "false_positives"))
+            writer.writerow(_SCORE_COLUMNS)
         for s in scores:
             numbers = (s.j, s.f, s.first_j, s.false_positives)
             writer.writerow((step, s.name, s.objects, *(f"{x:.4f}" for x in numbers)))
 
 
+def _plain(settings: TrainingSettings) -> dict[str, Any]:
+    """Return settings as JSON gives them back: lists in the place of tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))
+    return values
+
+
+def _contents(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"'{folder}' is no folder to write to: {error.strerror}; set another output."
+        ) from error
+
+
 def _differences(found: Mapping[str, Any], mine: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the names of the settings that differ, but for those that may."""
     names = []
     for key in sorted({*found, *mine}):
+        if prefix + key in _FREE:
+            continue
         a, b = found.get(key), mine.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             names += _differences(a, b, f"{prefix}{key}.")
@@ -372,20 +530,21 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def _to_tensorboard(board: Any, report: StepReport) -> None:
-    board.add_scalar("loss", report.loss, report.step)
-    for name, value in report.losses._asdict().items():
-        board.add_scalar(f"loss/{name}", float(value), report.step)
-    board.add_scalar("iou/first", report.first_iou, report.step)
-    board.add_scalar("iou/later", report.later_iou, report.step)
-    board.add_scalar("learning rate", report.learning_rate, report.step)
+    if report.has_steps:
+        board.add_scalar("loss", report.loss, report.step)
+        for name, value in report.losses._asdict().items():
+            board.add_scalar(f"loss/{name}", float(value), report.step)
+        board.add_scalar("iou/first", report.first_iou, report.step)
+        board.add_scalar("iou/later", report.later_iou, report.step)
+        board.add_scalar("learning rate", report.learning_rate, report.step)
     if report.scores:
         board.add_scalar("validation/J&F", report.j_and_f, report.step)

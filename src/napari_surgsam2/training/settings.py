@@ -117,15 +117,19 @@ class ModelSettings(_Table):
         network needs it.
     freeze : tuple of str
         Parameters whose names begin so are not trained, such as "image_encoder.trunk".
+    half : bool
+        Save the trained model with numbers of 16 bits, in half the space.
     """
 
     start: str = "nano"
     network: dict[str, Any] | None = None
     image_size: int | None = None
     freeze: tuple[str, ...] = ()
+    half: bool = False
 
     def __post_init__(self) -> None:
         self._require_text("start")
+        self._require_flag("half")
         self._require_texts("freeze")
         if self.network is not None:
             if not isinstance(self.network, Mapping):
@@ -194,7 +198,7 @@ class SourceSettings(_Table):
     clips : int
         "synthetic", "pool": how many clips there are.
     length : int
-        "synthetic", "pool": frames in a clip.
+        "synthetic", "pool": frames in a clip; enough for [run] frames at the largest step of frame_step.
     size : tuple of 2 ints
         "synthetic", "pool": height and width.
     folder : str
@@ -273,7 +277,7 @@ class RunSettings(_Table):
     frames : int
         Frames in a clip; 1 trains on stills.
     frame_step : tuple of 2 ints
-        A clip takes every n-th frame; n is drawn from this range.
+        A clip takes every n-th frame; n is drawn from this range, and smaller where a video is too short.
     objects : int
         Most objects that are followed in a clip.
     seed : int
@@ -287,13 +291,14 @@ class RunSettings(_Table):
     checkpoint_every : int
         Steps between two checkpoints.
     validate_every : int
-        Steps between two validations; 0 never validates.
+        Steps between two validations, where there are videos to validate on; the end is validated in any
+        case, and with 0 only the end.
     log_every : int
         Steps between two lines of the log.
     memory_dropout : float
         Share of the tracked memories that are left out at random.
     activation_checkpointing : bool
-        Take less of the device's memory, and more time.
+        Take less of the device's memory, and more time; for networks with a Hiera trunk.
     """
 
     steps: int
@@ -331,7 +336,8 @@ class PromptSettings(_Table):
     Attributes
     ----------
     click, box, mask : float
-        How often the first frame's prompt is one of these, relative to the others.
+        How often the first frame's prompt is one of these, relative to the others. A mask teaches what to do
+        with it in later frames: with clips of one frame none is given, whatever `mask` says.
     corrections : int
         Most clicks that correct a frame, the first frame's own click not counted; 0 corrects none.
     corrected_frames : int
@@ -376,7 +382,7 @@ class OptimizerSettings(_Table):
     layer_decay : float
         Factor on it for every layer of the trunk, from the last to the first; 1 leaves them alike.
     weight_decay : float
-        Of all parameters but biases, norms and embeddings.
+        Of the weights of linear layers and convolutions; not of biases, norms and embeddings.
     betas : tuple of 2 floats
         Decay of the running means of the gradient and of its square.
     warmup_steps : int
@@ -497,7 +503,7 @@ class TrainingSettings(_Table):
     training : tuple of SourceSettings
         Where the clips come from; at least one.
     validation : tuple of SourceSettings
-        The videos to validate on; may be empty.
+        The videos to validate on; may be empty. How often is said by `validate_every`.
     run : RunSettings
         How long, how much at a time, and where.
     prompts : PromptSettings
@@ -531,11 +537,14 @@ class TrainingSettings(_Table):
                 "There is no table [[training]]; give at least one, which says what to train on."
             )
         for number, source in enumerate(self.training, 1):
-            if source.length is not None and source.length < self.run.frames:
+            self._require_room(number, source)
+        if self.run.frames == 1 and self.prompts.mask:
+            if not self.prompts.click + self.prompts.box:
                 raise UsageError(
-                    f"[[training]] number {number}: length is {source.length}; it must be at least the "
-                    f"{self.run.frames} of frames in [run]."
+                    "[prompts] click and box are 0, but with frames = 1 in [run] masks teach nothing: there "
+                    "is no later frame to find the object in. Set click or box above 0, or more frames."
                 )
+            self._set("prompts", self.prompts.replace(mask=0))
         for number, source in enumerate(self.validation, 1):
             if source.kind == "pool":
                 raise UsageError(
@@ -547,6 +556,19 @@ class TrainingSettings(_Table):
                 f"[run] validate_every is {self.run.validate_every}, but there is no table [[validation]]; "
                 "give one, or set it to 0."
             )
+
+    def _require_room(self, number: int, source: SourceSettings) -> None:
+        """Refuse made-up clips that are too short for what is to be taken from them."""
+        frames, (_, step) = self.run.frames, self.run.frame_step
+        needed = (frames - 1) * step + 1
+        if source.length is None or source.length >= needed:
+            return
+        fits = (source.length - 1) // (frames - 1)
+        remedy = f"a smaller frame_step, up to {fits}" if fits else "fewer frames"
+        raise UsageError(
+            f"[[training]] number {number}: length is {source.length}; it must be at least {needed}, for "
+            f"{frames} frames at a frame_step of {step} in [run]. Set a larger length, or {remedy}."
+        )
 
     def relative_to(self, folder: Path) -> Self:
         """Return a copy whose relative paths are taken from `folder`."""

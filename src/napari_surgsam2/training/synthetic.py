@@ -61,8 +61,8 @@ def render(
     labels = np.empty((len(numbers), height, width), dtype=np.uint8)
     for i, t in enumerate(numbers):
         image, label = (Image.fromarray(part) for part in made.draw(t))
-        frames[i] = image.resize((width, height), Image.Resampling.BOX)
-        labels[i] = label.resize((width, height), Image.Resampling.NEAREST)
+        frames[i] = np.asarray(image.resize((width, height), Image.Resampling.BOX))
+        labels[i] = np.asarray(label.resize((width, height), Image.Resampling.NEAREST))
     return SampledClip(frames, labels, np.ones(len(numbers), dtype=bool))
 
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from napari_surgsam2.network import (
     MASK_STRIDE,
@@ -123,8 +122,6 @@ class Unroller:
         How the simulated user prompts and corrects.
     memory_dropout : float
         Share of the tracked memories that are left out at random, so that the network gets by without them.
-    activation_checkpointing : bool
-        Make the image encoder's activations again on the way back, to take less memory.
     """
 
     def __init__(
@@ -132,12 +129,10 @@ class Unroller:
         network: Sam2Network,
         prompts: PromptSettings,
         memory_dropout: float = 0.0,
-        activation_checkpointing: bool = False,
     ) -> None:
         self._network = network
         self._prompts = prompts
         self._dropout = memory_dropout
-        self._checkpointing = activation_checkpointing
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Unrolled:
         """Track a batch; all that is random comes from `rng`."""
@@ -173,10 +168,7 @@ class Unroller:
         """Encode all frames; every tensor gets a leading T."""
         total = len(batch.frames)
         flat = batch.frames.flatten(0, 1)
-        if self._checkpointing and torch.is_grad_enabled():
-            features = checkpoint(self._network.encode_image, flat, use_reentrant=False)
-        else:
-            features = self._network.encode_image(flat)
+        features = self._network.encode_image(flat)
         return FrameFeatures(*(x.unflatten(0, (total, -1)) for x in features))
 
     def _masks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,10 @@ from .clips import ValidationVideo
 SEEN_WELL = 0.005  # of the picture: what an object must show of itself to be clicked
 
 
+class ScoringStoppedError(Exception):
+    """It was asked to stop before all was scored."""
+
+
 @dataclass(frozen=True)
 class VideoScore:
     """How well a video's objects were tracked.
@@ -31,12 +35,12 @@ class VideoScore:
     objects : int
         How many objects were tracked.
     j, f : float
-        Region similarity and contour accuracy, averaged over the frames and then the objects. The frame of
-        the click counts too.
+        Region similarity and contour accuracy, averaged over the frames and then the objects. An object's
+        frames count from that of its first click on, which counts too.
     first_j : float
         Region similarity in the frames of the first clicks.
     false_positives : float
-        Of the frames where an object is out of view, the share that have a mask of it; nan if there are none.
+        Of these frames, where an object is out of view: the share that have a mask of it; nan of none.
     """
 
     name: str
@@ -63,11 +67,22 @@ def score_videos(
     videos: Iterable[ValidationVideo],
     settings: TrackingSettings | None = None,
     corrections: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[VideoScore]:
-    """Score videos one after the other, as `score_video` does; those without objects are left out."""
+    """Score videos one after the other, as `score_video` does; those without objects are left out.
+
+    `should_stop` is asked after every frame; where it says so, nothing more is scored.
+    """
     for video in videos:
+        if should_stop():
+            return
         frames, labels, annotated = video.open()
-        score = score_video(model, video.name, frames, labels, annotated, settings, corrections)
+        try:
+            score = score_video(
+                model, video.name, frames, labels, annotated, settings, corrections, should_stop
+            )
+        except ScoringStoppedError:
+            return
         if score is not None:
             yield score
 
@@ -80,12 +95,13 @@ def score_video(
     annotated: npt.NDArray[np.bool_],
     settings: TrackingSettings | None = None,
     corrections: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> VideoScore | None:
     """Track a video's objects and score them; None if it has none that is large enough.
 
     Every object gets one click in the middle of what is seen of it in the first annotated frame that shows
-    any. Then, as often as `corrections` says, each gets a click in the middle of what is wrong in its worst
-    frame, and all are tracked again.
+    enough of it; what is before that does not count. Then, as often as `corrections` says, each gets a click
+    in the middle of what is wrong in its worst frame, and all are tracked again.
 
     Parameters
     ----------
@@ -103,52 +119,61 @@ def score_video(
         The defaults if left out.
     corrections : int
         More clicks on each object.
+    should_stop : callable, optional
+        Asked after every frame.
+
+    Raises
+    ------
+    ScoringStoppedError
+        Where it said so.
     """
     firsts = first_views(labels, annotated)
     if not firsts:
         return None
     tracker = Tracker(model, video, settings)
-    for object_id, t in firsts.items():
-        tracker.add_points(t, object_id, [central_position(labels[t] == object_id)])
-    for _ in range(corrections):
-        for object_id, (t, mask) in _worst_frames(tracker, labels, annotated).items():
-            wanted = labels[t] == object_id
-            missed, extra = wanted & ~mask, mask & ~wanted
-            positive = missed.sum() >= extra.sum()
-            where = central_position(missed if positive else extra)
-            tracker.add_points(t, object_id, [where], [int(positive)])
-    score = _score(name, tracker, labels, annotated, firsts)
-    tracker.close()
-    return score
+
+    def masks() -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
+        """Track; yields frame, object, mask and true mask wherever they count."""
+        for result in tracker.propagate():
+            if should_stop():
+                raise ScoringStoppedError
+            if annotated[result.frame]:
+                for object_id, mask in zip(result.object_ids.tolist(), result.masks(), strict=True):
+                    if result.frame >= firsts[object_id]:
+                        yield result.frame, object_id, mask, labels[result.frame] == object_id
+
+    try:
+        for object_id, t in firsts.items():
+            tracker.add_points(t, object_id, [central_position(labels[t] == object_id)])
+        for _ in range(corrections):
+            for object_id, (t, mask) in _worst_frames(masks()).items():
+                wanted = labels[t] == object_id
+                missed, extra = wanted & ~mask, mask & ~wanted
+                positive = missed.sum() >= extra.sum()
+                where = central_position(missed if positive else extra)
+                tracker.add_points(t, object_id, [where], [int(positive)])
+        return _score(name, masks(), firsts)
+    finally:
+        tracker.close()
 
 
 def first_views(labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]) -> dict[int, int]:
-    """Return the objects that are seen well enough in the first frame that shows any, and that frame."""
+    """Return the objects that are seen well enough, each with the first frame that shows it so."""
     smallest = SEEN_WELL * labels[0].size
+    firsts: dict[int, int] = {}
     for t in np.flatnonzero(annotated).tolist():
         ids, counts = np.unique(labels[t], return_counts=True)
-        seen = [int(i) for i, n in zip(ids, counts, strict=True) if i and n >= smallest]
-        if seen:
-            return dict.fromkeys(seen, t)
-    return {}
-
-
-def _masks(
-    tracker: Tracker, labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]
-) -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
-    """Track; yields frame, object, mask and true mask wherever the truth is known."""
-    for result in tracker.propagate():
-        if annotated[result.frame]:
-            for object_id, mask in zip(result.object_ids.tolist(), result.masks(), strict=True):
-                yield result.frame, object_id, mask, labels[result.frame] == object_id
+        for i in ids[(ids != 0) & (counts >= smallest)].tolist():
+            firsts.setdefault(i, t)
+    return firsts
 
 
 def _worst_frames(
-    tracker: Tracker, labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]
+    masks: Iterable[tuple[int, int, BoolArray, BoolArray]],
 ) -> dict[int, tuple[int, BoolArray]]:
     """Return the frame of the lowest J of each object, and its mask there; none for those all right."""
     worst: dict[int, tuple[float, int, BoolArray]] = {}
-    for t, object_id, mask, wanted in _masks(tracker, labels, annotated):
+    for t, object_id, mask, wanted in masks:
         j = float(region_similarity(mask, wanted))
         if j < worst.get(object_id, (1.0,))[0]:
             worst[object_id] = (j, t, mask)
@@ -157,16 +182,14 @@ def _worst_frames(
 
 def _score(
     name: str,
-    tracker: Tracker,
-    labels: npt.NDArray[np.integer],
-    annotated: npt.NDArray[np.bool_],
+    masks: Iterable[tuple[int, int, BoolArray, BoolArray]],
     firsts: dict[int, int],
 ) -> VideoScore:
     j: dict[int, list[float]] = {i: [] for i in firsts}
     f: dict[int, list[float]] = {i: [] for i in firsts}
     first_j: list[float] = []
     absent: list[bool] = []
-    for t, object_id, mask, wanted in _masks(tracker, labels, annotated):
+    for t, object_id, mask, wanted in masks:
         j[object_id].append(float(region_similarity(mask, wanted)))
         f[object_id].append(float(contour_accuracy(mask, wanted)))
         if t == firsts[object_id]:
