@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")] = Path("surgsam2-demo"),
-    seed: Annotated[int, typer.Option(help="Which clip; every number from 0 on makes another.")] = 42,
+    seed: Annotated[int, typer.Option(help="Which clip; every number from 0 on makes another.")] = 3,
     frames: Annotated[int, typer.Option(help="Length of the clip.")] = 60,
     scene: Annotated[
         str, typer.Option(help="laparoscopy, things, microscopy or ultrasound.")
