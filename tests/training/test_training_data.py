@@ -400,6 +400,26 @@ def test_as_many_objects_as_wanted_are_drawn() -> None:
     assert chosen == {1, 2}
 
 
+def test_objects_that_leave_come_first_where_that_is_wanted() -> None:
+    whole = clip_of(3)
+    whole.labels[2][whole.labels[2] == 2] = 0
+
+    for seed in range(8):
+        clip = augment(whole, np.random.default_rng(seed), OFF, 64, 1, leaving=True)
+        assert clip.has_absence
+        assert clip.masks[0].flatten(1).any(1).tolist() == [True, True, False]
+    both = augment(whole, np.random.default_rng(0), OFF, 64, 2, leaving=True)
+    assert len(both.masks) == 2
+    assert not augment(clip_of(3), np.random.default_rng(0), OFF, 64, 2, leaving=True).has_absence
+
+
+def test_what_is_not_annotated_is_not_absent() -> None:
+    whole = clip_of(3)
+    sparse = SampledClip(whole.frames, whole.labels, np.array([True, False, True]))
+
+    assert not augment(sparse, np.random.default_rng(0), OFF, 64, 2, leaving=True).has_absence
+
+
 def test_objects_that_are_tiny_or_come_later_are_not_followed() -> None:
     whole = clip_of(2, 256, 256)
     whole.labels[0][whole.labels[0] == 2] = 0
@@ -519,6 +539,19 @@ def test_sources_are_drawn_by_weight(data: Path) -> None:
     sparse = sum(not sampler.sample(step, 0).annotated.all() for step in range(80))
 
     assert 8 <= sparse <= 32  # a quarter, within three standard deviations
+
+
+def test_clips_that_an_object_leaves_can_be_asked_for(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_video(tmp_path, name, frames=12)
+        for file in sorted((tmp_path / "Annotations" / name).glob("*.png"))[10:]:
+            save_png(file, np.zeros((HEIGHT, WIDTH), np.uint8))
+
+    def share(absence: float) -> float:
+        sampler = ClipSampler(run_settings(tmp_path, absence=absence, frame_step=[1, 1]), 32)
+        return float(np.mean([sampler.sample(step, 0).has_absence for step in range(40)]))
+
+    assert share(0.0) < 0.4 < 0.8 < share(1.0)
 
 
 def test_clips_that_show_too_little_are_said(tmp_path: Path) -> None:

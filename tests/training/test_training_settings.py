@@ -129,6 +129,7 @@ def test_plain_values_round_trip_through_json(tmp_path: Path) -> None:
         (RunSettings(1), "frame_step", [3, 1], "the smaller one first"),
         (RunSettings(1), "frame_step", [1.0, 2], "two whole numbers, at least 1"),
         (RunSettings(1), "precision", "half", "'auto', 'float32', 'bfloat16', 'float16'"),
+        (RunSettings(1), "absence", 1.5, "0 or more, at most 1"),
         (RunSettings(1), "memory_dropout", 1.5, "0 or more, at most 1"),
         (RunSettings(1), "activation_checkpointing", 1, "true or false"),
         (RunSettings(1), "device", "", "a text"),

@@ -57,6 +57,7 @@ def augment(
     settings: AugmentationSettings,
     image_size: int,
     objects: int,
+    leaving: bool = False,
 ) -> TrainingClip:
     """Vary a clip, resize it to a square and choose the objects to follow.
 
@@ -72,6 +73,8 @@ def augment(
         Side of the square, S.
     objects : int
         How many of the objects in the first frame are kept at most.
+    leaving : bool
+        Keep those first that are out of view in a later frame.
 
     Returns
     -------
@@ -94,9 +97,13 @@ def augment(
             f"No object in a clip's first frame covers {settings.smallest:.2%} of the picture; take clips "
             "with larger objects."
         )
-    ids = rng.permutation(found)[:objects]
+    ids = rng.permutation(found)
     labels = _look(clip.labels[order], view, image_size)
     annotated = clip.annotated[order].copy()
+    if leaving:
+        seen = [all((frame == i).any() for frame in labels[annotated]) for i in ids]
+        ids = ids[np.argsort(seen, kind="stable")]
+    ids = ids[:objects]
     masks = (labels == ids[:, None, None, None]) & annotated[:, None, None]
     frames = _vary_pictures(clip.frames[order], view, rng, settings, image_size)
     return TrainingClip(torch.from_numpy(frames), torch.from_numpy(masks), torch.from_numpy(annotated))

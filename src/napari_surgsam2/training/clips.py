@@ -54,6 +54,11 @@ class TrainingClip:
     masks: Tensor
     annotated: Tensor
 
+    @property
+    def has_absence(self) -> bool:
+        """Whether an object is out of view in a frame whose truth is known."""
+        return not bool(self.masks[:, self.annotated].flatten(2).any(2).all())
+
 
 @dataclass(frozen=True, eq=False)
 class ValidationVideo:

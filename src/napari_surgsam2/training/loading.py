@@ -19,6 +19,7 @@ from .clips import ClipSource, TrainingClip
 from .settings import SourceSettings, TrainingSettings
 
 _MOST_DRAWS = 30  # of clips until one shows an object that is large enough
+_ABSENCE_DRAWS = 6  # of clips until an object leaves one, where that is wanted
 _STREAM = 2  # keeps the clips' randomness apart from what else is drawn in a step
 
 
@@ -101,11 +102,20 @@ class ClipSampler:
         run = self._settings.run
         rng = np.random.default_rng([run.seed, step, index, _STREAM])
         number = int(rng.choice(len(self._sources), p=self._shares))
-        source = self._sources[number]
+        leaving = rng.random() < run.absence
+        for _ in range(_ABSENCE_DRAWS if leaving else 1):
+            clip = self._clip(rng, number, leaving)
+            if clip.has_absence:
+                break
+        return clip
+
+    def _clip(self, rng: np.random.Generator, number: int, leaving: bool) -> TrainingClip:
+        """Make a clip of a source."""
+        run, source = self._settings.run, self._sources[number]
         for _ in range(_MOST_DRAWS):
             clip = source.sample(rng, run.frames, run.frame_step)
             try:
-                return augment(clip, rng, self._settings.augmentation, self._image_size, run.objects)
+                return augment(clip, rng, self._settings.augmentation, self._image_size, run.objects, leaving)
             except NoObjectError as error:
                 failure = error
         raise UsageError(f"[[training]] number {number + 1}: {_MOST_DRAWS} clips were drawn. {failure}")

@@ -295,6 +295,9 @@ class RunSettings(_Table):
         case, and with 0 only the end.
     log_every : int
         Steps between two lines of the log.
+    absence : float
+        Share of the clips that are drawn a few times over until an object is out of view in one of their
+        frames, so that the network learns to say so; objects that are come first among those followed.
     memory_dropout : float
         Share of the tracked memories that are left out at random.
     activation_checkpointing : bool
@@ -313,6 +316,7 @@ class RunSettings(_Table):
     checkpoint_every: int = 500
     validate_every: int = 0
     log_every: int = 20
+    absence: float = 0.0
     memory_dropout: float = 0.0
     activation_checkpointing: bool = False
 
@@ -325,6 +329,7 @@ class RunSettings(_Table):
         self._require_integers("frame_step", 1, ordered=True)
         self._require_text("device")
         self._require_choice("precision", ("auto", "float32", "bfloat16", "float16"))
+        self._require_number("absence", high=1)
         self._require_number("memory_dropout", high=1)
         self._require_flag("activation_checkpointing")
 
