@@ -13,13 +13,16 @@ _WHERE = {
     "Box": "prompts",
     "Mask": "prompts",
     "Point": "prompts",
+    "Project": "project",
     "PruningSettings": "settings",
     "SurgSam2Error": "errors",
     "Tracker": "tracking",
     "TrackingSettings": "settings",
     "load_model": "checkpoints",
+    "load_project": "project",
     "load_prompts": "prompts",
     "open_video": "video",
+    "save_project": "project",
     "save_prompts": "prompts",
     "track": "pipeline",
 }
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from .checkpoints import load_model as load_model
     from .errors import SurgSam2Error as SurgSam2Error
     from .pipeline import track as track
+    from .project import Project as Project
+    from .project import load_project as load_project
+    from .project import save_project as save_project
     from .prompts import Box as Box
     from .prompts import Mask as Mask
     from .prompts import Point as Point

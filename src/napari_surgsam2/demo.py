@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,7 @@ def run_demo(
             model = load_model(model, device=device, progress=say.downloading)
         clip = _make_clip(seed, frames, size, scene, making)
         t, labels = choose_objects(clip)
-        clicks = [Point(t, *central_position(clip.labels[t] == n), i) for i, n in enumerate(labels, 1)]
+        clicks = click_objects(clip, t, labels)
         with writing(target):
             (staging / POINTS).write_text(points_to_csv(clicks), encoding="utf-8")
         empty = np.broadcast_to(np.uint8(0), clip.labels.shape)
@@ -181,6 +181,24 @@ def choose_objects(clip: SyntheticClip) -> tuple[int, list[int]]:
     raise UsageError(
         "No object is seen well in any frame of the clip; choose another --seed, or more --frames."
     )
+
+
+def click_objects(clip: SyntheticClip, frame: int, labels: Sequence[int]) -> list[Point]:
+    """Return one click in the middle of each object on a frame; the object ids are 1, 2, ... in this order.
+
+    Parameters
+    ----------
+    clip : SyntheticClip
+        The clip.
+    frame : int
+        A frame that shows all of them.
+    labels : sequence of int
+        Their labels in the clip; `choose_objects` gives both.
+    """
+    return [
+        Point(frame, *central_position(clip.labels[frame] == n), object_id)
+        for object_id, n in enumerate(labels, 1)
+    ]
 
 
 class _ClipVideo:

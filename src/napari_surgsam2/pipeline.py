@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from .tracking import (
     save_state,
     visited_range,
 )
-from .video import Video, open_video
+from .video import Video, is_image_layer, open_video, rows_in_video, selection
 
 IN_MEMORY_BYTES = 512 * MEBIBYTE
 _SECONDS_BETWEEN_SAVES = 30.0
@@ -152,11 +154,12 @@ def track(
 
     Parameters
     ----------
-    video : path, array or Video
-        What `open_video` takes.
+    video : path, array, layer or Video
+        What `open_video` takes, a napari Image layer among them.
     prompts : prompts of any kind
-        `Point`, `Box` and `Mask` objects, a napari Points layer, a CSV or JSON file, or an (N, 3) array of
-        (frame, y, x); see `as_prompts`.
+        `Point`, `Box` and `Mask` objects, napari Points and Shapes layers, a CSV or JSON file, or an (N, 3)
+        array of (frame, y, x); see `as_prompts`. Where the video is a layer too, positions in layers of
+        another scale or place are taken to its pixels.
     model : Model, str or path
         From `load_model`, or what it takes.
     output : path, optional
@@ -216,6 +219,20 @@ def track(
     return run_job(job, reporting).labels
 
 
+def prompts_for_layer(video: Any, prompts: Any) -> list[Prompt]:
+    """Return prompts for the video that a napari Image layer shows.
+
+    Parameters
+    ----------
+    video : image layer
+        What the prompts are for.
+    prompts : prompts of any kind
+        What `as_prompts` takes. Positions in layers are taken through the world that both layers lie in to
+        pixels of the video; others are in pixels of the video already.
+    """
+    return as_prompts(prompts, partial(rows_in_video, video))
+
+
 def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
     """Do a job.
 
@@ -229,7 +246,8 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
         As in `track`.
     """
     say = reporting or Reporting()
-    prompts = as_prompts(job.prompts)
+    of_layer = is_image_layer(job.video)
+    prompts = prompts_for_layer(job.video, job.prompts) if of_layer else as_prompts(job.prompts)
     require_positive(prompts)
     video = open_video(job.video)
     try:
@@ -275,7 +293,7 @@ def _make_labels(
         max(p.object_id for p in prompts),
         overwrite=job.overwrite,
         resume=job.resume,
-        run=_identity(job, video, prompts),
+        run={} if job.output is None else _identity(job, video, prompts),
         in_memory_bytes=job.in_memory_bytes,
     ) as volume:
         if job.preview is not None:
@@ -369,6 +387,8 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
     return {
         "video": _file_identity(video.path),
         "video_shape": list(video.shape),
+        "video_part": selection(video),
+        "video_pixels": _pixels_identity(video, min(prompt.frame for prompt in prompts)),
         "contrast_limits": None if video.contrast_limits is None else list(video.contrast_limits),
         "prompts": prompts_to_dict(prompts),
         "model": _file_identity(model),
@@ -377,6 +397,11 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
         "direction": job.direction,
         "frames": job.frames,
     }
+
+
+def _pixels_identity(video: Video, frame: int) -> str:
+    """Return a digest of a frame: arrays have no path, and a folder's time of change says little."""
+    return hashlib.sha256(video.raw(frame).tobytes()).hexdigest()[:16]
 
 
 def _file_identity(path: str | Path | None) -> str | None:

@@ -128,7 +128,7 @@ def test_labels_that_do_not_fit_are_refused(frame: int, labels: np.ndarray, mess
 @pytest.mark.parametrize(
     ("output", "shape", "max_id", "message"),
     [
-        ("masks.mp4", SHAPE, 2, r"\.tif or \.tiff, as \.zarr, or as a folder"),
+        ("masks.mp4", SHAPE, 2, r"\.tif or \.tiff, as \.zarr, as \.json \(COCO\), or as a folder"),
         ("/", SHAPE, 2, "has no name"),
         (None, (5, 12), 2, r"\(T, Y, X\)"),
         (None, (0, 12, 16), 2, r"\(T, Y, X\)"),

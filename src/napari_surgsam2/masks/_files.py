@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,11 @@ from napari_surgsam2.errors import OutputError, UsageError
 
 from .palette import voc_palette
 
+# The whole end of a project's file name, which must not be taken for masks.
+PROJECT_SUFFIX = ".surgsam2.json"
+
 _ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+_COCO_KEYS = (b"annotations", b"categories", b"images", b"info", b"licenses", b"type", b"videos")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -26,7 +31,9 @@ class Format(Enum):
     TIFF = "TIFF file"
     ZARR = "zarr array"
     DAVIS = "folder of palette PNGs"
+    COCO = "COCO JSON file"
     VIDEO = "video file"
+    CSV = "CSV file"
 
     @property
     def is_folder(self) -> bool:
@@ -54,9 +61,16 @@ def label_target(path: str | os.PathLike[str]) -> tuple[Path, Format]:
         return target, Format.DAVIS
     if suffix in (".tif", ".tiff"):
         return target, Format.TIFF
+    if target.name.lower().endswith(PROJECT_SUFFIX):
+        raise UsageError(
+            f"The output {text!r} ends in {PROJECT_SUFFIX!r}, as projects do; masks need another name, such "
+            f"as masks.json."
+        )
+    if suffix == ".json":
+        return target, Format.COCO
     raise UsageError(
-        f"The output {text!r} ends in {target.suffix!r}; labels are written as .tif or .tiff, as .zarr, or "
-        f"as a folder of PNGs (a name without a suffix, or ending in {os.sep!r})."
+        f"The output {text!r} ends in {target.suffix!r}; labels are written as .tif or .tiff, as .zarr, "
+        f"as .json (COCO), or as a folder of PNGs (a name without a suffix, or ending in {os.sep!r})."
     )
 
 
@@ -138,7 +152,7 @@ def check_target(path: Path, kind: Format, *, overwrite: bool) -> None:
         )
     if stranger := _not_of_kind(path, kind):
         raise OutputError(
-            f"{path} is not replaced, not even with --force: {stranger}, so it is no {kind.value} of labels. "
+            f"{path} is not replaced, not even with --force: {stranger}, so it is no {kind.value}. "
             f"Choose another output, or move it away."
         )
 
@@ -209,7 +223,9 @@ def _not_of_kind(path: Path, kind: Format) -> str | None:
     if path.is_symlink():
         return "it is a link"
     if not kind.is_folder:
-        return "it is a folder" if path.is_dir() else None
+        if path.is_dir():
+            return "it is a folder"
+        return _not_coco(path) if kind is Format.COCO else None
     if not path.is_dir():
         return "it is a file"
     if kind is Format.ZARR:
@@ -219,6 +235,22 @@ def _not_of_kind(path: Path, kind: Format) -> str | None:
         if not _is_palette_png(entry):
             return f"it contains {entry.name}"
     return None
+
+
+def _not_coco(path: Path) -> str | None:
+    """Say what shows that a file is no COCO JSON, or None; prompts and projects are JSON files too."""
+    if not path.is_file():
+        return "it is no regular file"
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096).removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    # COCO's keys come in any order; a look at the first one spares reading a large file.
+    key = re.match(rb'\s*\{\s*"(\w+)"', start)
+    if not start or (key and key[1] in _COCO_KEYS):
+        return None
+    return f"its first key is {key[1].decode()!r}" if key else "it is no JSON object"
 
 
 def _is_palette_png(path: Path) -> bool:

@@ -33,8 +33,8 @@ _VERSION = 1
 _OWN_NAMES = ("labels", "result", "run.json", "done", "publishing", "replaced", "zarr.json")
 
 
-def create_array(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Any:
-    """Return a new zarr array, axes t, y, x, one compressed frame per chunk, filled with 0."""
+def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return a new zarr array, its last axes y and x, one compressed frame per chunk, filled with 0."""
     import zarr
     from zarr.codecs import ZstdCodec
 
@@ -43,11 +43,11 @@ def create_array(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) 
         return zarr.create_array(
             str(path),
             shape=shape,
-            chunks=(1, *shape[1:]),
+            chunks=(1,) * (len(shape) - 2) + shape[-2:],
             dtype=dtype,
             compressors=[ZstdCodec(level=1)],
             fill_value=0,
-            dimension_names=["t", "y", "x"],
+            dimension_names=["t", "y", "x"] if len(shape) == 3 else None,
         )
 
 

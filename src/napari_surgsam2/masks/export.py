@@ -1,4 +1,4 @@
-"""Writing label volumes: TIFF, zarr, and DAVIS palette PNGs."""
+"""Writing label volumes: TIFF, zarr, DAVIS palette PNGs, and COCO JSON."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from napari_surgsam2.errors import UsageError
 from ._arrays import LabelArray, compact_dtype, iter_frames, volume_shape
 from ._files import Format, label_target, new_output
 from ._partial import create_array
+from .coco import write_coco_file
 from .palette import voc_palette
 
 # Stays on TIFF files, to tell a stack of one frame from a single image.
@@ -29,8 +30,8 @@ def export(path: str | os.PathLike[str], labels: LabelArray, *, overwrite: bool 
     Parameters
     ----------
     path : path
-        `.tif` or `.tiff`: as `write_tiff`; `.zarr`: as `write_zarr`; no suffix, or a separator at the end: as
-        `write_davis`.
+        `.tif` or `.tiff`: as `write_tiff`; `.zarr`: as `write_zarr`; `.json`: as `write_coco`; no suffix, or
+        a separator at the end: as `write_davis`.
     labels : array-like, shape (T, Y, X)
         Integers, 0 is background; read frame by frame.
     overwrite : bool
@@ -150,8 +151,12 @@ def write_as(kind: Format, path: Path, labels: LabelArray) -> None:
             _write_zarr(path, labels)
         case Format.DAVIS:
             _write_davis(path, labels, names=None)
+        case Format.COCO:
+            write_coco_file(path, labels)
         case Format.VIDEO:
             raise UsageError("Labels are not written as a video; write_preview makes an overlay.")
+        case Format.CSV:
+            raise UsageError("Labels are not written as CSV; measure makes a table of them.")
 
 
 def _write_tiff(path: Path, labels: LabelArray, fps: float | None) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_surgsam2.errors import UsageError
 
+from .coco import CocoLabels
 from .export import SOFTWARE
 
 _IMAGE_SUFFIXES = (".png", ".bmp", ".gif")
@@ -29,7 +30,7 @@ def read_labels(path: str | os.PathLike[str]) -> Any:
     ----------
     path : path
         A TIFF, a zarr array (or a group with an array `labels` or `0`), a folder of PNGs in natural order (of
-        palette PNGs the indices), or one PNG.
+        palette PNGs the indices), one PNG, or COCO JSON (run lengths or polygons; see Notes).
 
     Returns
     -------
@@ -41,6 +42,13 @@ def read_labels(path: str | os.PathLike[str]) -> Any:
     ------
     UsageError
         If there is nothing, or nothing that holds labels.
+
+    Notes
+    -----
+    Frames of a COCO JSON file are its `images`, ordered by `frame_index` if all have one, else as they stand
+    in the file. The label of an annotation is its `track_id`, or `instance_id` where not all annotations have
+    one, or else its `id`: without tracks each annotation is an object of its own. Where one of these is 0,
+    all are raised by 1. Of overlapping annotations the later one wins.
     """
     source = Path(path).absolute()
     if not source.exists():
@@ -61,9 +69,12 @@ def _open(source: Path) -> Any:
         return _open_tiff(source)
     if suffix in _IMAGE_SUFFIXES:
         return _read_image(source)
+    if suffix == ".json":
+        coco = CocoLabels(source)
+        return _lazy(coco.frame, coco.shape, coco.dtype)
     raise UsageError(
         f"The labels {source} end in {source.suffix!r}; they must be a .tif or .tiff, a .zarr, a folder of "
-        f"PNGs, or a .png."
+        f"PNGs, a .png, or a COCO .json."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import shutil
@@ -23,6 +24,7 @@ from ._partial import Partial, create_array
 from .export import write_as
 
 MEBIBYTE = 2**20
+IN_MEMORY_BYTES = 512 * MEBIBYTE
 
 
 class AlreadyCompleteError(OutputError):
@@ -56,16 +58,16 @@ class LabelVolume:
         overwrite: bool = False,
         resume: bool = False,
         run: Mapping[str, Any] | None = None,
-        in_memory_bytes: int = 512 * MEBIBYTE,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
     ) -> Self:
         """Begin a volume, or go on with an interrupted one.
 
         Parameters
         ----------
         output : path or None
-            `.tif` or `.tiff` for a TIFF stack, `.zarr` for a zarr array; a name without a suffix, or ending
-            in a separator, for a folder of DAVIS palette PNGs. None keeps the result out of the file system:
-            `finish` returns it.
+            `.tif` or `.tiff` for a TIFF stack, `.zarr` for a zarr array, `.json` for COCO JSON; a name
+            without a suffix, or ending in a separator, for a folder of DAVIS palette PNGs. None keeps the
+            result out of the file system: `finish` returns it.
         shape : tuple of int
             (T, Y, X).
         max_object_id : int
@@ -97,7 +99,7 @@ class LabelVolume:
             raise UsageError(f"The shape is {tuple(shape)}; it must be (T, Y, X), each 1 or more.")
         dtype = label_dtype(max_object_id)
         if output is None:
-            return cls(_unsaved_array(sizes, dtype, in_memory_bytes), None)
+            return cls(unsaved_labels(sizes, dtype, in_memory_bytes), None)
         target, kind = label_target(output)
         if kind is Format.DAVIS and dtype.itemsize > 1:
             raise UsageError(
@@ -249,9 +251,22 @@ class LabelVolume:
         self.close()
 
 
-def _unsaved_array(shape: tuple[int, int, int], dtype: np.dtype[Any], in_memory_bytes: int) -> Any:
-    frames, height, width = shape
-    if frames * height * width * dtype.itemsize <= in_memory_bytes:
+def unsaved_labels(
+    shape: tuple[int, ...], dtype: np.dtype[Any], in_memory_bytes: int = IN_MEMORY_BYTES
+) -> Any:
+    """Return labels of 0 that are in no file of the user's, to be written to frame by frame.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The last two axes are a frame's.
+    dtype : dtype
+        An unsigned integer.
+    in_memory_bytes : int
+        Up to this size it is numpy; beyond, zarr in a temporary folder, which is deleted when the array is
+        garbage collected or Python exits, but not when the process is killed.
+    """
+    if math.prod(shape) * dtype.itemsize <= in_memory_bytes:
         return np.zeros(shape, dtype=dtype)
     with writing(Path(tempfile.gettempdir())):
         folder = tempfile.mkdtemp(prefix="napari-surgsam2-")

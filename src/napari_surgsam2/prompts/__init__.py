@@ -4,7 +4,7 @@ from .documents import prompts_from_dict, prompts_to_dict
 from .files import as_prompts, load_prompts, save_prompts
 from .kinds import BoolArray, Box, Mask, Point, Prompt, check_prompts, masks_from_labels, require_positive
 from .positions import central_position
-from .tables import points_from_table, points_to_csv, points_to_table
+from .tables import boxes_from_table, points_from_table, points_to_csv, points_to_table
 
 __all__ = [
     "BoolArray",
@@ -13,6 +13,7 @@ __all__ = [
     "Point",
     "Prompt",
     "as_prompts",
+    "boxes_from_table",
     "central_position",
     "check_prompts",
     "load_prompts",

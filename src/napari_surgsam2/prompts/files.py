@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_surgsam2.errors import OutputError, PromptError
 
 from .documents import prompts_from_dict, prompts_from_json, prompts_to_dict
 from .kinds import Box, Mask, Point, Prompt
-from .tables import points_from_csv, points_from_table
+from .tables import boxes_from_table, points_from_csv, points_from_table
+
+PROJECT_KEY = "napari_surgsam2_project"  # by which a project file is known
+
+# Takes a layer, and positions in its data, (N, D), to (frame, y, x), (N, 3).
+Place: TypeAlias = Callable[[Any, npt.ArrayLike], npt.ArrayLike]
 
 
 def load_prompts(path: str | Path) -> list[Prompt]:
@@ -23,7 +29,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     ----------
     path : path
         A `.csv` that napari saved for a Points layer (columns `axis-0`, `axis-1`, `axis-2` and, if there,
-        `object_id` and `label`), or a `.json` that `save_prompts` wrote.
+        `object_id` and `label`), or a `.json` that `save_prompts` or `save_project` wrote.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
             f"The prompts file '{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8."
         ) from error
     if path.suffix.lower() == ".json":
-        prompts = prompts_from_json(text, path)
+        prompts = prompts_from_json(_prompts_part(text), path)
     elif path.suffix.lower() == ".csv":
         prompts = list(points_from_csv(text, path))
     else:
@@ -58,6 +64,19 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     return prompts
 
 
+def _prompts_part(text: str) -> str:
+    """Return the prompts in the text of a project file, and another text as it is."""
+    if f'"{PROJECT_KEY}"' not in text:
+        return text
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(document, dict) or PROJECT_KEY not in document:
+        return text
+    return json.dumps(document.get("prompts", {}))
+
+
 def save_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
     """Write prompts as JSON; the file is replaced in one step.
 
@@ -66,8 +85,18 @@ def save_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
     OutputError
         If it cannot be written.
     """
-    path = Path(path).expanduser()
-    text = json.dumps(prompts_to_dict(prompts), indent=1) + "\n"
+    write_json(Path(path).expanduser(), prompts_to_dict(prompts), "prompts")
+
+
+def write_json(path: Path, document: dict[str, Any], what: str) -> None:
+    """Write JSON, the file being replaced in one step; `what` it holds is for messages.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    text = json.dumps(document, indent=1) + "\n"
     partial = path.with_name(f"{path.name}.partial")
     try:
         try:
@@ -77,19 +106,28 @@ def save_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The prompts cannot be written to '{path}': {error.strerror}. Choose another file."
+            f"The {what} cannot be written to '{path}': {error.strerror}. Choose another file."
         ) from error
 
 
-def as_prompts(prompts: Any) -> list[Prompt]:
+def _as_they_are(_layer: Any, rows: npt.ArrayLike) -> npt.ArrayLike:
+    """Return positions in a layer; those of a layer over a single picture, (y, x), are on frame 0."""
+    flat = isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == 2
+    return np.insert(rows, 0, 0, axis=1) if flat else rows
+
+
+def as_prompts(prompts: Any, place: Place = _as_they_are) -> list[Prompt]:
     """Return prompts of any accepted kind as a list of `Point`, `Box` and `Mask`.
 
     Parameters
     ----------
-    prompts : Prompt, iterable of Prompt, path, dict, or points table
+    prompts : Prompt, layer, iterable of these, path, dict, or points table
         Prompts themselves; a path for `load_prompts`; a document for `prompts_from_dict`; an (N, 3) array
         of (frame, y, x), all positive and of object 1; or anything with `data` and `features`, such as a
-        napari Points layer.
+        napari Points layer, and where it has a `shape_type` too, a Shapes layer, whose rectangles are boxes.
+    place : callable, optional
+        Takes a layer, and positions in its data, (N, D), to (frame, y, x) in pixels of the video, (N, 3). By
+        default a layer's positions are these, on frame 0 if they are but (y, x).
     """
     if isinstance(prompts, (Point, Box, Mask)):
         return [prompts]
@@ -97,8 +135,8 @@ def as_prompts(prompts: Any) -> list[Prompt]:
         return load_prompts(prompts)
     if isinstance(prompts, dict):
         return prompts_from_dict(prompts)
-    if hasattr(prompts, "data") and hasattr(prompts, "features"):
-        return list(points_from_table(prompts.data, prompts.features))
+    if _is_layer(prompts):
+        return _from_layer(prompts, place)
     if isinstance(prompts, np.ndarray):
         return list(points_from_table(prompts))
     if not isinstance(prompts, Iterable):
@@ -107,6 +145,24 @@ def as_prompts(prompts: Any) -> list[Prompt]:
             "rows of (frame, y, x)."
         )
     entries = list(prompts)
-    if all(isinstance(p, (Point, Box, Mask)) for p in entries):
-        return entries
+    if all(isinstance(p, (Point, Box, Mask)) or _is_layer(p) for p in entries):
+        return [q for p in entries for q in (_from_layer(p, place) if _is_layer(p) else [p])]
     return list(points_from_table(entries))
+
+
+def _is_layer(prompts: Any) -> bool:
+    return hasattr(prompts, "data") and hasattr(prompts, "features")
+
+
+def _from_layer(layer: Any, place: Place) -> list[Prompt]:
+    """Return the points of a Points layer, or the rectangles of a Shapes layer."""
+    kinds = getattr(layer, "shape_type", None)
+    if kinds is None:
+        return list(points_from_table(place(layer, layer.data), layer.features))
+    for number, kind in enumerate(kinds):
+        if kind != "rectangle":
+            raise PromptError(
+                f"Shape {number} of the layer '{getattr(layer, 'name', 'Shapes')}' is of the type '{kind}'; "
+                "only rectangles are boxes. Draw it as a rectangle, or delete it."
+            )
+    return list(boxes_from_table([place(layer, corners) for corners in layer.data], layer.features))

@@ -1,4 +1,4 @@
-"""Points as napari keeps them: a table with feature columns, and the CSV that it saves."""
+"""Points and rectangles as napari keeps them, with feature columns, and the CSV that it saves of points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_surgsam2.errors import PromptError
 
-from .kinds import Point, finite_number, whole_number
+from .kinds import Box, Point, finite_number, whole_number
 
 _POSITIVE = {"1", "+", "true", "positive", "pos", "foreground"}
 _NEGATIVE = {"0", "-", "-1", "false", "negative", "neg", "background"}
@@ -63,21 +63,68 @@ def points_from_table(
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         place = tuple(table[row].tolist())
         raise PromptError(f"Point {row} is {place}; coordinates must be finite numbers (no NaN).")
-    columns = (
-        {} if features is None else {str(name): np.asarray(features[name]).tolist() for name in features}
-    )
-    ids = columns.get("object_id") or [1] * len(table)
-    labels = columns.get("label") or [1] * len(table)
-    for name, column in (("object_id", ids), ("label", labels)):
-        if len(column) != len(table):
-            raise PromptError(
-                f"The column '{name}' has {len(column)} entries for {len(table)} points; it must have one "
-                "for each."
-            )
+    ids, labels = (_column(features, name, len(table), "points") for name in ("object_id", "label"))
     return [
         Point(round(frame), y, x, whole_number("The object id of a point", object_id, 1), polarity(label))
         for (frame, y, x), object_id, label in zip(table.tolist(), ids, labels, strict=True)
     ]
+
+
+def boxes_from_table(
+    shapes: Sequence[npt.ArrayLike], features: Mapping[str, Sequence[Any]] | None = None
+) -> list[Box]:
+    """Read the rectangles of a napari Shapes layer.
+
+    Parameters
+    ----------
+    shapes : sequence of array, each of shape (4, 3)
+        The corners of a rectangle in any order, a row (frame, y, x) for each, in pixels of the video; the
+        frame is rounded to a whole number. Of a rectangle that is turned, the upright box around it is taken.
+    features : mapping of str to sequence, optional
+        A column `object_id` (default: 1) with an entry for each rectangle; other columns are ignored.
+
+    Raises
+    ------
+    PromptError
+        If a rectangle has other than four corners, lies on several frames, or cannot be used as a box.
+    """
+    ids = _column(features, "object_id", len(shapes), "rectangles")
+    boxes: list[Box] = []
+    for number, (shape, object_id) in enumerate(zip(shapes, ids, strict=True)):
+        try:
+            boxes.append(_box_from_corners(shape, object_id))
+        except PromptError as error:
+            raise PromptError(f"Rectangle {number}: {error}") from error
+    return boxes
+
+
+def _box_from_corners(shape: npt.ArrayLike, object_id: Any) -> Box:
+    try:
+        corners = np.asarray(shape, dtype=float)
+    except (TypeError, ValueError):
+        raise PromptError(f"it is {shape!r:.60}; it must be four corners (frame, y, x).") from None
+    if corners.shape != (4, 3):
+        raise PromptError(f"it has shape {corners.shape}; it must be four corners (frame, y, x).")
+    if not np.isfinite(corners).all():
+        raise PromptError("it has a corner that is not finite; coordinates must be finite numbers (no NaN).")
+    frames = np.unique(corners[:, 0].round()).astype(int).tolist()
+    if len(frames) > 1:
+        raise PromptError(
+            f"it reaches from frame {frames[0]} to {frames[-1]}; all four corners must be on one. Draw it "
+            "anew on one frame."
+        )
+    (y0, x0), (y1, x1) = corners[:, 1:].min(0).tolist(), corners[:, 1:].max(0).tolist()
+    return Box(frames[0], y0, x0, y1, x1, whole_number("The object id of a box", object_id, 1))
+
+
+def _column(features: Mapping[str, Sequence[Any]] | None, name: str, count: int, what: str) -> list[Any]:
+    """Return a feature's entries, 1 for each of `count` where there is no such feature."""
+    entries = [] if features is None or name not in features else np.asarray(features[name]).tolist()
+    if entries and len(entries) != count:
+        raise PromptError(
+            f"The column '{name}' has {len(entries)} entries for {count} {what}; it must have one for each."
+        )
+    return entries or [1] * count
 
 
 def points_to_table(points: Iterable[Point]) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[Any]]]:

@@ -31,6 +31,8 @@ class FrameMemory:
         Logit of the object being in the frame.
     reverse : bool
         Whether the frame was reached going backward in time.
+    iou : float
+        Predicted IoU of the mask, from 0 to 1.
     features : tensor, shape (memory_dim, h, w), float32, or None
         The memory feature map; None where it was let go, to be made again from the logits.
     prompted : bool
@@ -43,6 +45,7 @@ class FrameMemory:
     pointer: Tensor
     score: float
     reverse: bool
+    iou: float = 1.0
     features: Tensor | None = None
     prompted: bool = False
     active: ActiveMemory | None = None
@@ -203,24 +206,27 @@ class MemoryStore:
                 memory.pointer.numpy().tobytes(),
                 memory.score,
                 memory.reverse,
+                memory.iou,
             )
-            self._reduced.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._reduced.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._drop_frame(frame)
 
     def _read_reduced(self, object_id: int, frame: int) -> FrameMemory | None:
         if self._reduced is None:
             return None
-        query = "SELECT side, logits, pointer, score, reverse FROM memories WHERE object_id = ? AND frame = ?"
+        columns = "side, logits, pointer, score, reverse, iou"
+        query = f"SELECT {columns} FROM memories WHERE object_id = ? AND frame = ?"
         row = self._reduced.execute(query, (object_id, frame)).fetchone()
         if row is None:
             return None
-        side, logits, pointer, score, reverse = row
+        side, logits, pointer, score, reverse, iou = row
         array = np.frombuffer(zlib.decompress(logits), dtype=np.float16).reshape(-1, side)
         return FrameMemory(
             logits=torch.from_numpy(array.astype(np.float32)),
             pointer=torch.from_numpy(np.frombuffer(pointer, dtype=np.float32).copy()),
             score=score,
             reverse=bool(reverse),
+            iou=iou,
         )
 
 
@@ -231,6 +237,6 @@ def _open_reduced(path: Path | None) -> sqlite3.Connection:
     database.execute("PRAGMA synchronous = OFF")  # a power cut costs the run's state, not the masks
     database.execute(
         "CREATE TABLE IF NOT EXISTS memories (object_id INTEGER, frame INTEGER, side INTEGER, logits BLOB, "
-        "pointer BLOB, score REAL, reverse INTEGER, PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
+        "pointer BLOB, score REAL, reverse INTEGER, iou REAL, PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
     )
     return database

@@ -49,6 +49,8 @@ class FrameResult:
         The decoder's low-resolution mask logits, before any clean-up; positive inside.
     scores : ndarray, shape (O,), float32
         Probability of the object being in the frame, between 0 and 1.
+    ious : ndarray, shape (O,), float32
+        IoU that the network predicts of each mask with the true one, between 0 and 1; 1 of a given mask.
     video_shape : tuple of 2 ints
         Height and width of the video, (Y, X).
     memory : mapping of int to MemoryUse
@@ -63,11 +65,22 @@ class FrameResult:
     object_ids: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
+    ious: npt.NDArray[np.float32]
     video_shape: tuple[int, int]
     memory: Mapping[int, MemoryUse] = field(default_factory=dict)
     given: Mapping[int, BoolArray] = field(default_factory=dict)
     fill_holes: int = 0
     remove_speckles: int = 0
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """How sure the network is of what it says of each object, (O,) float32, between 0 and 1.
+
+        Of a mask: the probability of the object being there times the IoU predicted of it. Of an empty mask:
+        the probability of the object not being there.
+        """
+        sure: npt.NDArray[np.float32] = np.where(self.scores > 0.5, self.scores * self.ious, 1 - self.scores)
+        return sure
 
     def video_logits(self) -> npt.NDArray[np.float32]:
         """Return the logits at the video's resolution, bilinearly, (O, Y, X) float32."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .tracker import Tracker
 
 _KEY = "napari_surgsam2.tracking"
-_VERSION = 1
+_VERSION = 2
 
 
 def save_state(tracker: Tracker, position: Mapping[str, Any], needed: NeededFrames, path: Path) -> None:
@@ -62,8 +62,8 @@ def save_state(tracker: Tracker, position: Mapping[str, Any], needed: NeededFram
             tensors[f"{name}/pointer"] = memory.pointer.contiguous()
             if memory.features is not None:
                 tensors[f"{name}/features"] = memory.features.contiguous()
-            entry = {"name": name, "frame": frame, "score": memory.score, "reverse": memory.reverse}
-            memories.append({**entry, "prompted": memory.prompted})
+            entry = {"name": name, "frame": frame, "score": memory.score, "iou": memory.iou}
+            memories.append({**entry, "reverse": memory.reverse, "prompted": memory.prompted})
         objects.append(
             {
                 "id": object_id,
@@ -120,6 +120,7 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
                 pointer=tensors[f"{m['name']}/pointer"],
                 score=m["score"],
                 reverse=m["reverse"],
+                iou=m["iou"],
                 features=tensors.get(f"{m['name']}/features"),
                 prompted=m["prompted"],
             )

@@ -176,6 +176,50 @@ class Tracker:
             obj = self._objects.setdefault(prompt.object_id, TrackedObject(prompt.object_id))
             obj.prompts.setdefault(prompt.frame, FramePrompts()).add(prompt)
 
+    def set_prompts(self, frame: int, object_id: int, prompts: Iterable[Prompt]) -> FrameResult:
+        """Put prompts in place of all that was said of an object on a frame, and make its mask at once.
+
+        The prompts are taken one after the other, each refining the mask of those before it, so that the
+        mask depends on them and on what the object was tracked to there, and not on any that were taken back.
+
+        Parameters
+        ----------
+        frame : int
+            Frame index.
+        object_id : int
+            The object's number, at least 1; a new number makes a new object.
+        prompts : iterable of Point, Box and Mask
+            Of this frame and object, in their order; none takes back all, as `clear_prompts` does.
+
+        Returns
+        -------
+        FrameResult
+            Of all objects that have a mask in the frame now; perhaps of none.
+
+        Raises
+        ------
+        PromptError
+            If one is outside the video or of another frame or object; the old prompts stay then.
+        """
+        frame, wanted = operator.index(frame), list(prompts)
+        check_prompts(wanted, self.video.shape)
+        for p in wanted:
+            if (p.frame, p.object_id) != (frame, object_id):
+                raise PromptError(
+                    f"A prompt is for object {p.object_id} on frame {p.frame}; here all must be for object "
+                    f"{object_id} on frame {frame}."
+                )
+        if object_id in self._objects:
+            self.clear_prompts(frame, object_id)
+        with self._computing():
+            for prompt in wanted:
+                self.add_prompts([prompt])
+                obj = self._objects[object_id]
+                has_mask = self._memory(obj, frame) is not None
+                if has_mask or not obj.prompts[frame].only_negative:
+                    self._settle(obj, frame)
+        return self.result(frame)
+
     def clear_prompts(self, frame: int, object_id: int) -> None:
         """Take back all that was said of an object on a frame; the mask it was tracked to there comes back.
 
@@ -200,6 +244,15 @@ class Tracker:
             raise PromptError(f"There is no object {object_id}; the objects are: {known}.") from None
 
     # Masks
+
+    def result(self, frame: int, objects: Sequence[int] | None = None) -> FrameResult:
+        """Return the masks that objects have in a frame as it is, computing nothing; perhaps of no object."""
+        return self._result(operator.index(frame), self._chosen(objects))
+
+    def warm(self, frame: int) -> None:
+        """Encode a frame, so that a prompt on it is answered sooner."""
+        with self._computing():
+            self._frames.features(operator.index(frame))
 
     def predict(self, frame: int, objects: Sequence[int] | None = None) -> FrameResult:
         """Return the masks of a frame at once: of the objects prompted there, or tracked there before.
@@ -375,6 +428,7 @@ class Tracker:
             object_ids=np.array([obj.object_id for obj, _ in found], dtype=np.int64),
             logits=logits,
             scores=torch.tensor([memory.score for _, memory in found]).sigmoid().numpy(),
+            ious=np.array([memory.iou for _, memory in found], dtype=np.float32),
             video_shape=(self.video.height, self.video.width),
             memory=use or {},
             given={obj.object_id: mask for obj, _ in found if (mask := _given_mask(obj, frame)) is not None},
@@ -426,8 +480,9 @@ class Tracker:
 
     def _host_memories(self, decoded: Decoded, reverse: bool) -> Iterator[FrameMemory]:
         logits, pointers = decoded.logits[:, 0].cpu(), decoded.pointer.float().cpu()
-        for b, score in enumerate(decoded.score[:, 0].tolist()):
-            yield FrameMemory(logits[b], pointers[b], score, reverse)
+        scores, ious = decoded.score[:, 0].tolist(), decoded.iou[:, 0].tolist()
+        for b, (score, iou) in enumerate(zip(scores, ious, strict=True)):
+            yield FrameMemory(logits[b], pointers[b], score, reverse, iou)
 
     def _activate(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> ActiveMemory:
         """Bring a memory to the device."""

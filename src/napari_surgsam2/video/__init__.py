@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from .base import Video
-from .opening import open_video
+from .layers import is_image_layer, rows_in_video
+from .opening import open_video, selection
 from .reading import read_ahead
 from .resize import resize_frame
 
-__all__ = ["Video", "open_video", "read_ahead", "resize_frame"]
+__all__ = [
+    "Video",
+    "is_image_layer",
+    "open_video",
+    "read_ahead",
+    "resize_frame",
+    "rows_in_video",
+    "selection",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from .axes import guess_axes, plan_axes
 from .base import Video, VideoInfo, describe
 from .contrast import Contrast, require_pixel_type
 from .folder import PICTURE_KINDS, open_folder, open_pictures
+from .layers import ImageLayer, full_data, is_image_layer, layer_axes, layer_limits, layer_path
 from .movie import open_movie
 from .tiff import open_tiff
 from .zarrs import is_zarr, open_zarr
@@ -29,12 +31,12 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUPPORTED = (
     "Supported are video files (mp4, avi, mov, mkv, webm and others that FFmpeg decodes), TIFF stacks, "
     "zarr, folders "
-    "of JPEG, PNG, TIFF or BMP frames, and arrays."
+    "of JPEG, PNG, TIFF or BMP frames, arrays, and napari's Image layers."
 )
 
 
 def open_video(
-    source: str | os.PathLike[str] | ArrayLike | Video,
+    source: str | os.PathLike[str] | ArrayLike | ImageLayer | Video,
     *,
     contrast_limits: Iterable[float] | None = None,
     axes: str | None = None,
@@ -45,10 +47,13 @@ def open_video(
 
     Parameters
     ----------
-    source : str, path, array or Video
+    source : str, path, array, layer or Video
         A video file; a TIFF stack (OME, ImageJ, BigTIFF); a zarr array or group, OME-NGFF among them; a
         folder with one JPEG, PNG, TIFF or BMP file for each frame, taken in natural order; or an array
         (T, Y, X), (T, Y, X, C) or (Y, X): numpy, dask, zarr or anything with a shape, a dtype and indexing.
+        A napari Image layer is taken as it is shown: its array, (Y, X), (T, Y, X) or (T, Z, Y, X) with
+        colours or without, of a multiscale one the largest, by its contrast limits;
+        where it was read from a file that still shows the same, the file is opened.
         A `Video` is returned as it is.
     contrast_limits : (float, float), optional
         The pixel values that become 0 and 255. By default 8-bit pixels are taken as they are, booleans
@@ -56,7 +61,7 @@ def open_video(
     axes : str, optional
         One letter for each axis of an array, TIFF or zarr, such as "TYX", "ZYX", "TCYX", "TYXC" or "YXC". T
         is followed as time; without it Z, and without that any other. By default the file's metadata or
-        the array's shape say.
+        the array's shape say; of a layer its shape and whether it has colours.
     channel : int
         Which channel of a stack with several that are not red, green and blue.
     z : int, optional
@@ -101,7 +106,26 @@ def open_video(
                 f"'{path}' cannot be read: {describe(error)}. Check that it is there and that you may "
                 "read it."
             ) from error
+    if is_image_layer(source):
+        return _open_layer(source, limits, axes, channel, z)
     return _open_array(source, limits, axes, channel, z)
+
+
+def selection(video: Video) -> dict[str, Any] | None:
+    """Return which part of a stack a video is, as JSON-ready values; None where its source has but one.
+
+    Two videos of one file, opened with other `axes`, `channel` or `z`, differ in this.
+    """
+    if not isinstance(video, StackVideo):
+        return None
+    plan = video._plan
+    return {
+        "y": plan.y,
+        "x": plan.x,
+        "colour": plan.colour,
+        "frames": plan.stack,
+        "picked": {str(axis): index for axis, index in sorted(plan.picked.items())},
+    }
 
 
 def _open_path(path: Path, limits: tuple[float, ...] | None, **choice: Any) -> Video:
@@ -138,17 +162,41 @@ def _refuse_choice(path: Path, kind: str, axes: str | None, channel: int, z: int
         )
 
 
-def _open_array(
-    array: ArrayLike, limits: tuple[float, ...] | None, axes: str | None, channel: int, z: int | None
+def _open_layer(
+    layer: ImageLayer, limits: tuple[float, ...] | None, axes: str | None, channel: int, z: int | None
 ) -> Video:
-    if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+    limits = layer_limits(layer) if limits is None else limits
+    letters = layer_axes(layer) if axes is None else axes
+    name = str(getattr(layer, "name", "array"))
+    shown = _open_array(full_data(layer), limits, letters, channel, z, name)
+    path = layer_path(layer)
+    if path is None or axes is not None or channel or z is not None:
+        return shown
+    # The file is faster to read. It may be gone, or the layer a copy that has other pixels by now.
+    with contextlib.suppress(VideoError):
+        video = open_video(path, contrast_limits=limits)
+        if video.shape == shown.shape and np.array_equal(video.raw(0), shown.raw(0)):
+            return video
+        video.close()
+    return shown
+
+
+def _open_array(
+    array: Any,
+    limits: tuple[float, ...] | None,
+    axes: str | None,
+    channel: int,
+    z: int | None,
+    name: str = "array",
+) -> Video:
+    if not all(hasattr(array, asked) for asked in ("shape", "dtype", "__getitem__")):
         raise UsageError(f"A {type(array).__name__} cannot be opened as a video. {_SUPPORTED}")
     shape = tuple(int(size) for size in array.shape)
     dtype = np.dtype(array.dtype).newbyteorder("=")
     require_pixel_type(dtype)
     plan = plan_axes(guess_axes(shape) if axes is None else axes, shape, channel=channel, z=z)
     info = VideoInfo(
-        name="array",
+        name=name,
         path=None,
         n_frames=plan.n_frames,
         height=shape[plan.y],

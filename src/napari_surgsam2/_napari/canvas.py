@@ -1,0 +1,158 @@
+"""The Labels layer that masks are drawn into: merging, repainting, and what the user painted by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QTimer
+
+from .stacks import LayerStack
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+_REPAINT_EVERY = 0.1  # seconds
+
+Index = tuple[int, ...]
+
+
+class MaskCanvas:
+    """Draws masks into a Labels layer, frame by frame; other labels in it stay as they are.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where it is shown; only looked at.
+    layer : napari.layers.Labels
+        The layer, of the stack's `layer_shape`.
+    stack : LayerStack
+        The video.
+    on_painted : callable, optional
+        Called with (frame, ids) where the user painted: which labels were painted, or painted over.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        layer: Labels,
+        stack: LayerStack,
+        on_painted: Callable[[int, set[int]], None] | None = None,
+    ) -> None:
+        self.layer = layer
+        self.stack = stack
+        self._viewer = viewer
+        self._on_painted = on_painted
+        self._painted_at = 0.0
+        self._repaint = QTimer()
+        self._repaint.setSingleShot(True)
+        self._repaint.timeout.connect(self._repaint_now)
+        layer.events.paint.connect(self._on_paint)
+
+    def close(self) -> None:
+        """Let go of the layer."""
+        self._repaint.stop()
+        self.layer.events.paint.disconnect(self._on_paint)
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id that the layer's numbers hold."""
+        return int(np.iinfo(self.layer.data.dtype).max)
+
+    def frame(self, frame: int) -> npt.NDArray[Any]:
+        """Return a frame's labels, (Y, X), to look at."""
+        return np.asarray(self.layer.data[self.stack.index(frame)])
+
+    def merged(
+        self,
+        current: npt.NDArray[Any],
+        labels: npt.NDArray[np.integer],
+        objects: Sequence[int],
+        rivals: Iterable[int] = (),
+        preserve: bool = True,
+    ) -> npt.NDArray[Any]:
+        """Put the masks of objects in place of those that they have in a frame.
+
+        Parameters
+        ----------
+        current : array, shape (Y, X)
+            The frame as it is.
+        labels : array, shape (Y, X)
+            The new masks, of these and perhaps other objects.
+        objects : sequence of int
+            Whose masks are to change; one that has none in `labels` loses what it has.
+        rivals : iterable of int
+            Objects whose pixels may go to `objects`, since `labels` says whose they are.
+        preserve : bool
+            Leave the pixels of all other labels as they are.
+        """
+        mine = _among(current, objects)
+        new = np.where(_among(labels, objects), labels, 0).astype(current.dtype)
+        out = np.where(mine, 0, current).astype(current.dtype)
+        free = (out == 0) | _among(out, list(rivals)) if preserve else np.ones(out.shape, dtype=bool)
+        return np.where((new != 0) & free, new, out)
+
+    def write(self, frame: int, labels: npt.NDArray[Any]) -> None:
+        """Write a frame and show it soon, if it is in view."""
+        self.write_at(self.stack.index(frame), labels)  # type: ignore[arg-type]
+
+    def write_at(self, index: Index, labels: npt.NDArray[Any]) -> None:
+        """Write what `index` says, and show it soon, if it is in view."""
+        self.layer.data[index] = labels
+        if self.is_in_view(index):
+            self.repaint()
+
+    def is_in_view(self, index: Index) -> bool:
+        """Whether a frame is what the viewer shows; in three dimensions everything is."""
+        if self._viewer.dims.ndisplay == 3:
+            return True
+        shown = self.layer.world_to_data(self._viewer.dims.point)
+        return all(round(float(shown[axis])) == at for axis, at in enumerate(index))
+
+    def repaint(self) -> None:
+        """Show what was written, about ten times a second at most."""
+        if not self._repaint.isActive():
+            wait = self._painted_at + _REPAINT_EVERY - time.monotonic()
+            self._repaint.start(max(0, int(1000 * wait)))
+
+    def _repaint_now(self) -> None:
+        self._painted_at = time.monotonic()
+        self.layer.refresh(extent=False)
+
+    def _on_paint(self, event: Any) -> None:
+        """Tell which labels of which frames a stroke changed."""
+        if self._on_painted is None:
+            return
+        touched: dict[int, set[int]] = {}
+        axis, leading = self.stack.frame_axis, len(self.stack.layer_shape) - 2
+        for indices, before, after in event.value:
+            where = [np.atleast_1d(np.asarray(i)) for i in indices]
+            size = max(w.size for w in where)
+            where = [np.broadcast_to(w, size) for w in where]
+            inside = np.ones(size, dtype=bool)
+            for other in range(leading):
+                if other != axis:
+                    inside &= where[other] == self.stack.picked[other]
+            frames = np.zeros(size, dtype=int) if axis is None else where[axis]
+            for frame in np.unique(frames[inside]).tolist():
+                ids = touched.setdefault(frame, set())
+                chosen = inside & (frames == frame)
+                for values in (before, after):
+                    ids |= set(np.unique(np.broadcast_to(np.asarray(values), size)[chosen]).tolist())
+        for frame, ids in touched.items():
+            self._on_painted(frame, ids - {0})
+
+
+def _among(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return where labels are one of some ids; far faster than `np.isin` for a few."""
+    if len(ids) > 8:
+        found: npt.NDArray[np.bool_] = np.isin(labels, ids)
+        return found
+    out = np.zeros(labels.shape, dtype=bool)
+    for i in ids:
+        out |= labels == i
+    return out

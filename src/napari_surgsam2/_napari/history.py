@@ -1,0 +1,147 @@
+"""Undo and redo: steps of prompts, and of the frames whose masks they changed."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_MOST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class FrameState:
+    """A frame of the labels, compressed, and what was known of the objects in it.
+
+    Attributes
+    ----------
+    packed : bytes or None
+        None where all is background.
+    shape : tuple of int
+        (Y, X).
+    dtype : dtype
+        Of the labels.
+    known : dict
+        As `Records.at` returns it.
+    """
+
+    packed: bytes | None
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    known: dict[int, tuple[float, bool]]
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[Any], known: dict[int, tuple[float, bool]]) -> FrameState:
+        """Keep a frame."""
+        packed = zlib.compress(np.ascontiguousarray(labels).data, level=1) if labels.any() else None
+        return cls(packed, (labels.shape[0], labels.shape[1]), labels.dtype, known)
+
+    def labels(self) -> npt.NDArray[Any]:
+        """Return the frame, (Y, X)."""
+        if self.packed is None:
+            return np.zeros(self.shape, dtype=self.dtype)
+        return np.frombuffer(zlib.decompress(self.packed), dtype=self.dtype).reshape(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken."""
+        return 200 + len(self.packed or b"")
+
+
+@dataclass(eq=False)
+class Step:
+    """Something that can be undone.
+
+    Attributes
+    ----------
+    token : int
+        Its number.
+    what : str
+        What it was, for the user.
+    before, after : object
+        The prompts; the same object where they did not change.
+    frames : dict
+        By what a frame is indexed with, the state to be swapped in: that before the step while it is done,
+        that after it while it is undone.
+    """
+
+    token: int
+    what: str
+    before: Any
+    after: Any
+    frames: dict[tuple[int, ...], FrameState] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the frames."""
+        return sum(state.nbytes for state in self.frames.values())
+
+
+class History:
+    """Steps done, and steps undone that can be done again; the oldest are forgotten past a byte limit."""
+
+    def __init__(self, limit: int = _MOST_BYTES) -> None:
+        self._limit = limit
+        self._done: list[Step] = []
+        self._undone: list[Step] = []
+        self._next = 1
+
+    def begin(self, what: str, before: Any, after: Any) -> Step:
+        """Start a step; what was undone cannot be done again any more."""
+        step = Step(self._next, what, before, after)
+        self._next += 1
+        self._done.append(step)
+        self._undone.clear()
+        return step
+
+    def find(self, token: int) -> Step | None:
+        """Return a step that is done, or None."""
+        return next((step for step in reversed(self._done) if step.token == token), None)
+
+    def drop(self, step: Step) -> None:
+        """Forget a step that turned out to change nothing."""
+        if step in self._done:
+            self._done.remove(step)
+
+    def keep(self, step: Step, index: tuple[int, ...], state: FrameState) -> None:
+        """Add a frame as it was before a step, if the step has none of it yet."""
+        if index not in step.frames:
+            step.frames[index] = state
+            self._trim()
+
+    def undo(self) -> Step | None:
+        """Return the newest step, which from now on can be done again."""
+        return self._move(self._done, self._undone)
+
+    def redo(self) -> Step | None:
+        """Return the step undone last, which from now on can be undone."""
+        return self._move(self._undone, self._done)
+
+    @property
+    def can_undo(self) -> str:
+        """What would be undone; empty if nothing."""
+        return self._done[-1].what if self._done else ""
+
+    @property
+    def can_redo(self) -> str:
+        """What would be done again; empty if nothing."""
+        return self._undone[-1].what if self._undone else ""
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._done.clear()
+        self._undone.clear()
+
+    @staticmethod
+    def _move(here: list[Step], there: list[Step]) -> Step | None:
+        if not here:
+            return None
+        there.append(here.pop())
+        return there[-1]
+
+    def _trim(self) -> None:
+        while len(self._done) > 1 and sum(step.nbytes for step in self._done) > self._limit:
+            del self._done[0]

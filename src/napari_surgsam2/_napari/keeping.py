@@ -1,0 +1,207 @@
+"""The dialogs and the background work of saving and opening, and the project that is kept unasked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+from napari_surgsam2.errors import SurgSam2Error
+from napari_surgsam2.project import PROJECT_SUFFIX
+
+from . import saving
+from .session import Session
+
+if TYPE_CHECKING:
+    from napari_surgsam2.project import Project
+
+_AUTOSAVE = 2000  # milliseconds without a change before the project is kept
+_MASK_FILTERS = "TIFF stack (*.tif);;zarr (*.zarr);;Folder of DAVIS PNGs (*);;COCO JSON (*.json)"
+_SUFFIXES = {"TIFF": ".tif", "zarr": ".zarr", "COCO": ".json"}
+_KNOWN_SUFFIXES = (".tif", ".tiff", ".zarr", ".json")
+_PROJECT_FILTER = f"Project (*{PROJECT_SUFFIX})"
+
+
+class Keeper:
+    """Keeps what a session makes.
+
+    Parameters
+    ----------
+    parent : QWidget
+        What dialogs are shown over.
+    session : callable
+        Returns the session, or None.
+    tell : callable
+        Called with what goes wrong.
+    """
+
+    def __init__(
+        self, parent: QWidget, session: Callable[[], Session | None], tell: Callable[[str], object]
+    ) -> None:
+        self.project_path: Path | None = None
+        self._parent = parent
+        self._session = session
+        self._tell = tell
+        self._working = 0
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_AUTOSAVE)
+        self._timer.timeout.connect(self.autosave)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being written."""
+        return self._working > 0
+
+    # Masks and measurements
+
+    def ask_masks(self) -> None:
+        """Ask where the masks go, and save them."""
+        path, kind = QFileDialog.getSaveFileName(
+            self._parent, "Save masks", self._suggested("_masks.tif"), _MASK_FILTERS
+        )
+        if path:
+            suffix = next((s for name, s in _SUFFIXES.items() if kind.startswith(name)), "")
+            known = Path(path).suffix.lower() in _KNOWN_SUFFIXES
+            self.write_masks(path if known else path + suffix)
+
+    def write_masks(self, path: str | Path) -> None:
+        """Save the masks in the background; the suffix says as what, and what is there is replaced."""
+
+        def prepare(session: Session) -> Callable[[], Path]:
+            labels, names = saving.StackLabels(session), dict(session.names)
+            return lambda: saving.save_masks(labels, path, names)
+
+        self._in_background(prepare, lambda _, made: show_info(f"Masks: {made}"))
+
+    def ask_measurements(self) -> None:
+        """Ask where the measurements go, and write them."""
+        path, _ = QFileDialog.getSaveFileName(
+            self._parent, "Save measurements", self._suggested("_measurements.csv"), "CSV (*.csv)"
+        )
+        if path:
+            self.write_measurements(path if Path(path).suffix else path + ".csv")
+
+    def write_measurements(self, path: str | Path) -> None:
+        """Measure the masks in the background and write a CSV; the means become features of the labels."""
+
+        def prepare(session: Session) -> Callable[[], Any]:
+            measure = saving.measure_session(session)
+
+            def run() -> Any:
+                measurements = measure()
+                measurements.to_csv(path, overwrite=True)
+                return measurements
+
+            return run
+
+        def show(session: Session, made: Any) -> None:
+            saving.show_measurements(session, made)
+            show_info(f"{len(made)} measurements: {path}")
+
+        self._in_background(prepare, show)
+
+    def _in_background(
+        self, prepare: Callable[[Session], Callable[[], Any]], then: Callable[[Session, Any], object]
+    ) -> None:
+        session = self._session()
+        if session is None:
+            self._tell("There is no video; open one, or choose an image layer.")
+            return
+        try:
+            work = prepare(session)
+        except SurgSam2Error as error:
+            self._tell(str(error))
+            return
+
+        def guarded() -> tuple[Any, Exception | None]:
+            try:
+                return work(), None
+            except (SurgSam2Error, OSError) as error:
+                return None, error
+
+        def finished(outcome: tuple[Any, Exception | None]) -> None:
+            self._working -= 1
+            made, error = outcome
+            if error is not None:
+                self._tell(str(error))
+            else:
+                then(session, made)
+
+        self._working += 1
+        create_worker(guarded, _connect={"returned": finished}, _progress={"desc": "Saving"})
+
+    # The project
+
+    def ask_save_project(self) -> None:
+        """Ask where the project goes, and write it."""
+        path, _ = QFileDialog.getSaveFileName(
+            self._parent, "Save project", self._suggested(PROJECT_SUFFIX), _PROJECT_FILTER
+        )
+        if path:
+            self.write_project(path)
+
+    def write_project(self, path: str | Path) -> None:
+        """Write the project; from now on it is kept there."""
+        target = Path(path)
+        if not target.name.endswith(PROJECT_SUFFIX):
+            target = target.with_name(target.name.removesuffix(".json") + PROJECT_SUFFIX)
+        session = self._session()
+        if session is None:
+            self._tell("There is no video; open one, or choose an image layer.")
+            return
+        try:
+            saving.write_project(session, target)
+        except (SurgSam2Error, OSError) as error:
+            self._tell(str(error))
+        else:
+            self.project_path = target
+
+    def ask_project(self) -> str:
+        """Ask which project to open; empty if none."""
+        path, _ = QFileDialog.getOpenFileName(self._parent, "Open project", "", _PROJECT_FILTER)
+        return path
+
+    def autosave_soon(self) -> None:
+        """Keep the project once nothing has changed for a while."""
+        self._timer.start()
+
+    def autosave(self) -> None:
+        """Keep the prompts where the project was saved, or else in the cache folder."""
+        session = self._session()
+        if session is None or not (session.all_prompts or session.names):
+            return
+        path = self.project_path or saving.autosave_path(session.image, session.stack)
+        if path is None:
+            return
+        try:
+            saving.write_project(session, path)
+        except (SurgSam2Error, OSError) as error:
+            self._tell(f"The prompts could not be kept: {error}")
+
+    def flush(self) -> None:
+        """Keep now what was to be kept soon."""
+        if self._timer.isActive():
+            self._timer.stop()
+            self.autosave()
+
+    def earlier(self) -> Project | None:
+        """Return what was kept of an earlier session on the same video, where this one has no prompts yet."""
+        session = self._session()
+        if session is None or session.has_prompts:
+            return None
+        return saving.found_autosave(session)
+
+    def _suggested(self, ending: str) -> str:
+        session = self._session()
+        if session is None:
+            return ending
+        source = saving.source_path(session.image)
+        folder, stem = (Path.cwd(), session.image.name) if source is None else (source.parent, source.stem)
+        return os.fspath(folder / f"{stem}{ending}")

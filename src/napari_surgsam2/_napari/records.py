@@ -1,0 +1,117 @@
+"""What is known of each object in each frame of a video: confidence, presence, and memories looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from napari_surgsam2.tracking import MemoryUse
+
+DOUBTFUL = 0.6  # confidence below which a frame is worth a look
+
+
+@dataclass(eq=False)
+class ObjectRecord:
+    """One object over a video of T frames.
+
+    Attributes
+    ----------
+    confidence : array, shape (T,), float32
+        Between 0 and 1; nan where the object was not tracked or prompted.
+    present : array, shape (T,), bool
+        Where it has a mask.
+    memory : dict of int to MemoryUse
+        By frame, what was looked at there.
+    """
+
+    confidence: npt.NDArray[np.float32]
+    present: npt.NDArray[np.bool_]
+    memory: dict[int, MemoryUse]
+
+    @property
+    def mean_confidence(self) -> float:
+        """Over the frames in which it was tracked or prompted; nan without any."""
+        known = self.confidence[~np.isnan(self.confidence)]
+        return float(known.mean()) if known.size else float("nan")
+
+
+class Records:
+    """Records by object id.
+
+    Parameters
+    ----------
+    n_frames : int
+        Length of the video.
+    """
+
+    def __init__(self, n_frames: int) -> None:
+        self.n_frames = n_frames
+        self._records: dict[int, ObjectRecord] = {}
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Ids, ascending."""
+        return tuple(sorted(self._records))
+
+    def __getitem__(self, object_id: int) -> ObjectRecord:
+        """Return an object's record, an empty one if there is nothing of it yet."""
+        record = self._records.get(object_id)
+        if record is None:
+            empty = np.full(self.n_frames, np.nan, dtype=np.float32)
+            record = ObjectRecord(empty, np.zeros(self.n_frames, dtype=bool), {})
+            self._records[object_id] = record
+        return record
+
+    def remove(self, object_id: int) -> None:
+        """Forget an object."""
+        self._records.pop(object_id, None)
+
+    def note(
+        self, object_id: int, frame: int, confidence: float, present: bool, memory: MemoryUse | None = None
+    ) -> None:
+        """Write down what came out for an object in a frame."""
+        record = self[object_id]
+        record.confidence[frame], record.present[frame] = confidence, present
+        if memory is None:
+            record.memory.pop(frame, None)
+        else:
+            record.memory[frame] = memory
+
+    def at(self, frame: int) -> dict[int, tuple[float, bool]]:
+        """Return confidence and presence of all objects in a frame."""
+        return {
+            i: (float(r.confidence[frame]), bool(r.present[frame])) for i, r in sorted(self._records.items())
+        }
+
+    def restore(self, frame: int, values: Mapping[int, tuple[float, bool]]) -> None:
+        """Take a frame back to what `at` returned."""
+        for object_id, record in self._records.items():
+            confidence, present = values.get(object_id, (float("nan"), False))
+            record.confidence[frame], record.present[frame] = confidence, present
+            record.memory.pop(frame, None)
+
+    def next_doubtful(
+        self, after: int, objects: Sequence[int], threshold: float = DOUBTFUL
+    ) -> tuple[int, int] | None:
+        """Return the next frame, and the object, whose confidence is lowest in a run of doubtful ones.
+
+        Runs are looked for from the frame after `after` on, and from the beginning again after the end. A
+        run that `after` is in is passed over.
+        """
+        found: list[tuple[int, int]] = []
+        for object_id in objects:
+            confidence = self[object_id].confidence
+            doubtful = np.flatnonzero(np.nan_to_num(confidence, nan=1.0) < threshold)
+            if not doubtful.size:
+                continue
+            for run in np.split(doubtful, np.flatnonzero(np.diff(doubtful) > 1) + 1):
+                if not run[0] <= after <= run[-1]:
+                    found.append((int(run[confidence[run].argmin()]), object_id))
+        if not found:
+            return None
+        return min(found, key=lambda entry: ((entry[0] - after - 1) % self.n_frames, entry[1]))

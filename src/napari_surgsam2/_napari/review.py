@@ -1,0 +1,96 @@
+"""The timeline under the viewer, kept up to date with a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .records import DOUBTFUL
+from .session import Session
+
+if TYPE_CHECKING:
+    from .timeline import ConfidenceTimeline
+
+
+class Review:
+    """Makes the timeline once there is something to show, as a dock of its own.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Where the dock goes.
+    go_to : callable
+        Called with the frame that the user picks in the timeline.
+    """
+
+    def __init__(self, viewer: Any, go_to: Callable[[int], object]) -> None:
+        self.timeline: ConfidenceTimeline | None = None
+        self._viewer = viewer
+        self._go_to = go_to
+        self._dock: Any = None
+        self._shown: set[int] = set()
+
+    def show(self, session: Session) -> None:
+        """Bring everything up to date."""
+        if self.timeline is None:
+            seen = any(not np.isnan(session.records[i].confidence).all() for i in session.object_ids)
+            if not seen or session.stack.n_frames < 2:
+                return
+            self._make()
+        timeline = self.timeline
+        assert timeline is not None
+        timeline.set_frames(session.stack.n_frames)
+        for i in session.object_ids:
+            record = session.records[i]
+            red, green, blue, _ = session.color(i).tolist()
+            absent = ~record.present & ~np.isnan(record.confidence)
+            timeline.set_object(i, (red, green, blue), record.confidence, session.prompted_frames(i), absent)
+        for i in self._shown - set(session.object_ids):
+            timeline.remove_object(i)
+        self._shown = set(session.object_ids)
+        self.show_frame(session)
+
+    def show_frame(self, session: Session) -> None:
+        """Show which frame is in view, and what the current object's memory attention looked at there."""
+        if self.timeline is None:
+            return
+        frame = session.current_frame
+        self.timeline.set_current(frame)
+        use = session.records[session.current_object].memory.get(frame)
+        self.timeline.set_memory(*((), (), ()) if use is None else (use.conditioning, use.kept, use.pruned))
+
+    def clear(self) -> None:
+        """Show nothing."""
+        if self.timeline is not None:
+            self.timeline.clear()
+        self._shown.clear()
+
+    def close(self) -> None:
+        """Take the dock away."""
+        with suppress(ValueError, TypeError, RuntimeError):
+            self._viewer.events.theme.disconnect(self._color)
+        if self._dock is not None:
+            with suppress(Exception):  # the window may be gone before
+                self._viewer.window.remove_dock_widget(self._dock)
+        self._dock = self.timeline = None
+
+    def _make(self) -> None:
+        from .timeline import ConfidenceTimeline
+
+        self.timeline = ConfidenceTimeline()
+        self.timeline.set_threshold(DOUBTFUL)
+        self.timeline.frame_chosen.connect(self._go_to)
+        self._color()
+        self._viewer.events.theme.connect(self._color)
+        if (window := getattr(self._viewer, "window", None)) is not None:
+            self._dock = window.add_dock_widget(self.timeline, name="Confidence", area="bottom")
+
+    def _color(self, _: Any = None) -> None:
+        from napari.utils.theme import get_theme
+
+        if self.timeline is not None:
+            theme = get_theme(self._viewer.theme)
+            self.timeline.set_colors(theme.background.as_hex(), theme.text.as_hex())

@@ -1,0 +1,246 @@
+"""What is kept of a session: masks, measurements, tracks and the project file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_surgsam2.checkpoints import cache_folder
+from napari_surgsam2.errors import SurgSam2Error, UsageError
+from napari_surgsam2.project import PROJECT_SUFFIX
+from napari_surgsam2.prompts import Mask, Prompt
+from napari_surgsam2.video.layers import METADATA_KEY, layer_path
+from napari_surgsam2.video.opening import TIFF_SUFFIXES
+from napari_surgsam2.video.zarrs import is_zarr
+
+from .prompt_layers import transforms
+from .session import Session
+from .stacks import LayerStack
+from .worker import TrackerChoice
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Tracks
+
+    from napari_surgsam2.masks import Measurements
+    from napari_surgsam2.project import Project
+
+
+class StackLabels:
+    """The labels of a stack as (T, Y, X), read frame by frame from the layer's array."""
+
+    def __init__(self, session: Session) -> None:
+        if session.labels is None:
+            raise UsageError("There are no masks; track something first.")
+        self._data, self._stack = session.labels.data, session.stack
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width."""
+        return self._stack.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the labels."""
+        dtype: np.dtype[Any] = np.dtype(self._data.dtype)
+        return dtype
+
+    def __getitem__(self, frame: int, /) -> npt.NDArray[Any]:
+        """Return a frame, (Y, X)."""
+        return np.asarray(self._data[self._stack.index(frame)])
+
+
+def save_masks(labels: StackLabels, path: str | Path, names: dict[int, str]) -> Path:
+    """Write masks as TIFF, zarr, a folder of DAVIS PNGs or COCO JSON, by the path's suffix.
+
+    What is there already under that name is replaced: the dialog that asked for it has said so.
+    """
+    from napari_surgsam2.masks import export, write_coco
+
+    if Path(path).suffix.lower() == ".json":
+        return write_coco(path, labels, names, overwrite=True)
+    return export(path, labels, overwrite=True)
+
+
+def frame_interval(image: Image, frame_axis: int | None) -> float:
+    """Return the time between two frames, in the layer's unit."""
+    return 1.0 if frame_axis is None else float(image.scale[-image.ndim :][frame_axis])
+
+
+def measure_session(
+    session: Session, progress: Callable[[int, int], object] | None = None
+) -> Callable[[], Measurements]:
+    """Return what measures a session's masks, to be called in any thread."""
+    from napari_surgsam2.masks import measure
+
+    image, stack = session.image, session.stack
+    labels, names = StackLabels(session), dict(session.names)
+    records = session.records
+    confidence = {
+        i: {int(f): float(c) for f, c in enumerate(records[i].confidence) if not np.isnan(c)}
+        for i in records.object_ids
+    }
+    spacing = (float(image.scale[-2]), float(image.scale[-1]))
+    interval = frame_interval(image, stack.frame_axis)
+
+    def run() -> Measurements:
+        video = stack.open()
+        try:
+            return measure(
+                labels,
+                video,
+                spacing=spacing,
+                frame_interval=interval,
+                names=names,
+                confidence=confidence,
+                progress=progress,
+            )
+        finally:
+            video.close()
+
+    return run
+
+
+def show_measurements(session: Session, measurements: Measurements) -> None:
+    """Put means over the frames into the Labels layer's features, a row for each object."""
+    layer = session.labels
+    if layer is None:
+        return
+    summary = measurements.summary()
+    keys = sorted({key for values in summary.values() for key in values})
+    ids = sorted(summary)
+    highest = max(ids, default=0)
+    columns: dict[str, list[Any]] = {"index": list(range(highest + 1))}
+    for key in keys:
+        columns[key] = [summary.get(i, {}).get(key, np.nan) for i in range(highest + 1)]
+    columns["name"] = [session.names.get(i, f"object {i}" if i in ids else "") for i in range(highest + 1)]
+    layer.features = columns
+
+
+def add_tracks(session: Session) -> Tracks:
+    """Add a Tracks layer of the objects' centroids."""
+    from napari_surgsam2.masks import centroid_tracks
+
+    stack = session.stack
+    if stack.frame_axis is None:
+        raise UsageError(f"'{session.image.name}' is a single picture; tracks need frames.")
+    found = centroid_tracks(StackLabels(session))
+    if not len(found.data):
+        raise UsageError("There are no masks; track something first.")
+    rows = stack.to_layer(found.data[:, 1:])
+    # Time comes first in a Tracks layer, whatever axis it is in the image.
+    placed = transforms(session.image)
+    if stack.frame_axis != 0:
+        raise UsageError(
+            "A Tracks layer has time as its first axis; show the image with the frame axis first to get one."
+        )
+    layer: Tracks = session.viewer.add_tracks(
+        np.column_stack([found.data[:, :1], rows]),
+        graph=found.graph,
+        properties=found.properties,
+        name=f"{session.image.name} tracks",
+        metadata={METADATA_KEY: {"tracks": True}},
+        **placed,
+    )
+    return layer
+
+
+def project_of(session: Session) -> Project:
+    """Return a session as a project."""
+    from napari_surgsam2.project import Project
+
+    path = source_path(session.image)
+    opening = session.stack.opening()
+    if path is not None and not has_axes(path):
+        for name in ("axes", "channel", "z"):
+            opening.pop(name, None)
+    return Project(
+        video=path,
+        shape=session.stack.shape,
+        prompts=tuple(session.all_prompts),
+        model=session.choice.model,
+        image_size=session.choice.image_size,
+        settings=session.choice.settings,
+        names=dict(session.names),
+        axes=opening.get("axes"),
+        channel=opening.get("channel", 0),
+        z=opening.get("z"),
+        contrast_limits=opening.get("contrast_limits"),
+    )
+
+
+def source_path(image: Image) -> Path | None:
+    """Return the file or folder that an image came from; None if it came from none, or it is gone."""
+    path = layer_path(image) or image.source.path
+    return Path(path) if path is not None and Path(path).exists() else None
+
+
+def has_axes(path: Path) -> bool:
+    """Whether a file is a stack whose axes `open_video` can be told, rather than a movie or pictures."""
+    return path.suffix.lower() in {*TIFF_SUFFIXES, ".zarr"} or is_zarr(path)
+
+
+def autosave_path(image: Image, stack: LayerStack) -> Path | None:
+    """Return where the prompts of an image are kept without being asked; None if it is from no file."""
+    source = source_path(image)
+    if source is None:
+        return None
+    planes = "-".join(f"{axis}.{index}" for axis, index in sorted(stack.picked.items()))
+    digest = hashlib.sha256(f"{source.resolve()}|{stack.frame_axis}|{planes}".encode()).hexdigest()[:12]
+    return cache_folder() / "autosave" / f"{source.stem}-{digest}{PROJECT_SUFFIX}"
+
+
+def write_project(session: Session, path: Path) -> None:
+    """Write a session's project file."""
+    from napari_surgsam2.project import save_project
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_project(path, project_of(session))
+
+
+def found_autosave(session: Session) -> Project | None:
+    """Return what was kept of an earlier session on the same video, if it can be used."""
+    from napari_surgsam2.project import load_project
+
+    path = autosave_path(session.image, session.stack)
+    if path is None or not path.is_file():
+        return None
+    try:
+        project = load_project(path)
+    except SurgSam2Error:
+        return None
+    fits = project.shape is None or tuple(project.shape) == session.stack.shape
+    return project if fits and project.prompts else None
+
+
+def choice_of(project: Project, device: str) -> TrackerChoice:
+    """Return the model and settings of a project, on a device of this machine."""
+    return TrackerChoice(str(project.model), device, project.image_size, project.settings)
+
+
+def take_up(session: Session, project: Project) -> None:
+    """Put a project's prompts and names into a session.
+
+    Raises
+    ------
+    UsageError
+        If the project is of another video.
+    """
+    if project.shape is not None and tuple(project.shape) != session.stack.shape:
+        raise UsageError(
+            f"The project is of a video of shape {tuple(project.shape)}, and '{session.image.name}' has "
+            f"{session.stack.shape}; choose the video that it belongs to."
+        )
+    session.names.update(project.names)
+    known = set(map(_identity, session.all_prompts))
+    session.add_prompts([p for p in project.prompts if _identity(p) not in known])
+
+
+def _identity(prompt: Prompt) -> object:
+    if isinstance(prompt, Mask):
+        return prompt.frame, prompt.object_id, prompt.mask.tobytes()
+    return prompt

@@ -1,0 +1,858 @@
+"""A video being segmented in a viewer: its layers, its tracker, and what has come out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QApplication
+
+from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
+from napari_surgsam2.masks import unsaved_labels
+from napari_surgsam2.prompts import Mask, Point, Prompt
+from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
+
+from .canvas import MaskCanvas
+from .history import FrameState, History, Step
+from .prompt_layers import ClickMode, paint_points, transforms
+from .prompts import GivenMask, Key, PromptLayers, PromptState
+from .records import Records
+from .stacks import LayerStack, stack_of
+from .worker import PassEnd, PassFrame, PromptAnswer, TrackerChoice, TrackerThread, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer, Points, Shapes
+
+    from napari_surgsam2.checkpoints import Model
+    from napari_surgsam2.tracking import Direction
+
+LABELS_DTYPE = np.dtype(np.uint16)
+_FOLLOW_EVERY = 0.25  # seconds between two moves of the slider while tracking
+_REST = 150  # milliseconds without a move before the frame in view is encoded
+_SLICE = 0.03  # seconds of undoing before the window gets its turn
+
+
+class Session(QObject):
+    """Turns what the user does to layers into work for the tracker, and what comes back into masks.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer; layers are added to it, and none of the user's is removed or changed.
+    image : napari.layers.Image
+        The video.
+    choice : TrackerChoice
+        The model, and how to track.
+    frame_axis : int, optional
+        The axis of the image that is followed; the likeliest if left out.
+    points : napari.layers.Points, optional
+        Where the clicks are; a new layer if left out.
+    labels : napari.layers.Labels, optional
+        Where the masks go; a new layer if left out. Labels in it are kept.
+    """
+
+    changed = Signal()  # objects, prompts or masks
+    state_changed = Signal()  # loading, ready, tracking
+    downloading = Signal(object, object)  # bytes done, and in all or None
+    progressed = Signal(object)  # PassFrame
+    ended = Signal(object)  # PassEnd
+    failed = Signal(str)  # something the user should read
+    noticed = Signal(str)
+    gone = Signal()  # the image has been removed
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        image: Image,
+        choice: TrackerChoice,
+        frame_axis: int | None = None,
+        points: Points | None = None,
+        labels: Labels | None = None,
+    ) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.image = image
+        self.stack = stack_of(image, frame_axis, image.world_to_data(viewer.dims.point))
+        self.stack.opening()  # refuses what is no video, before anything is made
+        self.choice = choice
+        self.model: Model | None = None
+        self.names: dict[int, str] = {}
+        self.positive = True
+        self.preserve = True
+        self.follow = True
+        self.painted_counts = True
+        self.history = History()
+        self.records = Records(self.stack.n_frames)
+        self.canvas: MaskCanvas | None = None
+        self.tracking = False
+        self.loading = False
+        self._current = 1
+        self._ids: set[int] = {1}
+        self._tracked_ids: set[int] | None = None
+        self._pass_step: Step | None = None
+        self._following = False
+        self._moved_at = 0.0
+        self._edited: set[Key] = set()
+        self._known: dict[Key, tuple[Prompt, ...]] = {}
+        self._told: set[str] = set()
+        self._quiet = False
+        self._closed = False
+        self._undoing: Iterator[None] | None = None
+        self._sync_timer = _single_shot(0, self._sync_guarded)
+        self._rest_timer = _single_shot(_REST, self._on_rest)
+        self._undo_timer = _single_shot(0, self._go_on_undoing)
+        self._clicks: ClickMode | None = None
+        self._thread = self._start_thread()
+        self.use_labels(labels)
+        self.prompts = PromptLayers(viewer, self.stack, self._sync_timer.start)
+        self.use_points(points)
+        self._state = self.prompts.state()
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.dims.events.point.connect(self._on_dims)
+        self._open()
+        self._sync_timer.start()
+
+    # Layers
+
+    def use_points(self, layer: Points | None = None) -> None:
+        """Take clicks from another layer, or from a new one."""
+        if self._clicks is not None:
+            self._clicks.close()
+        made = self.prompts.use_points(layer)
+        self._clicks = ClickMode(made, lambda: (self._current, self.positive))
+        self._sync_timer.start()
+
+    def use_labels(self, layer: Labels | None = None) -> None:
+        """Draw masks into another layer, or into a new one.
+
+        Raises
+        ------
+        UsageError
+            If the layer does not fit the image, or cannot be written to.
+        """
+        if layer is not None:
+            self._require_fit(layer)
+        else:
+            layer = self.viewer.add_labels(
+                unsaved_labels(self.stack.layer_shape, LABELS_DTYPE),
+                name=f"{self.image.name} masks",
+                opacity=0.5,
+                metadata={METADATA_KEY: {"masks": True, "image": self.image.name}},
+                **transforms(self.image),
+            )
+        self._drop_labels()
+        self.canvas = MaskCanvas(self.viewer, layer, self.stack, self._on_painted)
+        layer.events.selected_label.connect(self._on_selected_label)
+        layer.events.colormap.connect(self._restyle)
+        self._ids |= _ids_in(layer)
+
+    def _require_fit(self, layer: Labels) -> None:
+        if tuple(layer.data.shape) != self.stack.layer_shape:
+            raise UsageError(
+                f"The labels '{layer.name}' have shape {tuple(layer.data.shape)}; they must have "
+                f"{self.stack.layer_shape}, as '{self.image.name}'."
+            )
+        if not hasattr(layer.data, "__setitem__") or type(layer.data).__module__.startswith("dask"):
+            raise UsageError(
+                f"The labels '{layer.name}' cannot be written to ({type(layer.data).__name__}); take labels "
+                "in numpy or zarr, or new ones."
+            )
+
+    def _drop_labels(self) -> None:
+        if self.canvas is not None:
+            with suppress(ValueError, TypeError, RuntimeError):
+                self.canvas.layer.events.selected_label.disconnect(self._on_selected_label)
+                self.canvas.layer.events.colormap.disconnect(self._restyle)
+            self.canvas.close()
+            self.canvas = None
+
+    @property
+    def labels(self) -> Labels | None:
+        """The layer that masks are drawn into."""
+        return None if self.canvas is None else self.canvas.layer
+
+    @property
+    def points(self) -> Points | None:
+        """The layer that clicks are taken from."""
+        return self.prompts.points
+
+    @property
+    def boxes(self) -> Shapes | None:
+        """The layer that boxes are taken from, once there is one."""
+        return self.prompts.boxes
+
+    def click_mode(self) -> None:
+        """Let the next click in the viewer be a prompt."""
+        if self.points is None:
+            self.use_points()
+        assert self.points is not None
+        self.viewer.layers.selection.active = self.points
+        self.points.mode = "add"
+
+    def box_mode(self) -> None:
+        """Let the next drag in the viewer be a box."""
+        if self.boxes is None:
+            self.prompts.use_boxes()
+            self._set_defaults()
+        assert self.boxes is not None
+        self.viewer.layers.selection.active = self.boxes
+        self.boxes.mode = "add_rectangle"
+
+    def paint_mode(self) -> None:
+        """Let the current object be painted."""
+        labels = self._need_canvas().layer
+        self.viewer.layers.selection.active = labels
+        labels.selected_label = self._current
+        labels.mode = "paint"
+
+    def _need_canvas(self) -> MaskCanvas:
+        if self.canvas is None:
+            self.use_labels()
+        assert self.canvas is not None
+        return self.canvas
+
+    def _on_removed(self, event: Any) -> None:
+        layer: Layer = event.value
+        if layer is self.image:
+            self.close()
+            self.gone.emit()
+        elif layer is self.labels:
+            self.stop()
+            self._drop_labels()
+            self.history.clear()
+            self.changed.emit()
+        elif layer is self.points:
+            if self._clicks is not None:
+                self._clicks.close()
+                self._clicks = None
+            self.prompts.drop_points()
+            self._forget_prompts()
+        elif layer is self.boxes:
+            self.prompts.drop_boxes()
+            self._forget_prompts()
+
+    def _forget_prompts(self) -> None:
+        """Take back the prompts of a layer that is gone; the masks stay."""
+        self.history.clear()
+        with self._silently():
+            self._sync()
+
+    # Objects
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """All objects, ascending."""
+        return tuple(sorted(self._ids))
+
+    @property
+    def current_object(self) -> int:
+        """The object that the next prompt is for."""
+        return self._current
+
+    def set_current_object(self, object_id: int) -> None:
+        """Choose the object that the next prompts are for; one that is not there yet is new."""
+        if object_id < 1 or object_id == self._current:
+            return
+        canvas = self.canvas
+        if canvas is not None and object_id > canvas.largest_id:
+            raise UsageError(
+                f"The object's number is {object_id}; the labels '{canvas.layer.name}' hold numbers up to "
+                f"{canvas.largest_id}."
+            )
+        self._ids.add(object_id)
+        self._current = object_id
+        self._set_defaults()
+        if canvas is not None and canvas.layer.selected_label != object_id:
+            canvas.layer.selected_label = object_id
+        self.changed.emit()
+
+    def new_object(self) -> int:
+        """Begin a new object, the current one from now on; an empty one is used first."""
+        used = {key[1] for key in self._known} | set(self.records.object_ids) | self._labelled_ids()
+        free = next((i for i in sorted(self._ids) if i not in used and i not in self.names), None)
+        object_id = max(self._ids | used, default=0) + 1 if free is None else free
+        self.set_current_object(object_id)
+        return object_id
+
+    def name_object(self, object_id: int, name: str) -> None:
+        """Give an object a name; an empty one takes it away."""
+        if name.strip():
+            self.names[object_id] = name.strip()
+        else:
+            self.names.pop(object_id, None)
+        self.changed.emit()
+
+    def remove_object(self, object_id: int) -> None:
+        """Take an object's prompts and masks away; this can be undone."""
+        if self.tracking:
+            raise UsageError("Objects cannot be removed while tracking; press Stop first.")
+        before = self._state
+        step = self.history.begin(f"removing object {object_id}", before, before)
+        canvas, frames = self.canvas, np.flatnonzero(self.records[object_id].present).tolist()
+        frames = sorted({*frames, *(frame for frame, i in self._known if i == object_id)})
+        for frame in frames if canvas is not None else ():
+            assert canvas is not None
+            current = canvas.frame(frame)
+            index = self.stack.index(frame)
+            self.history.keep(step, index, FrameState.of(current, self.records.at(frame)))  # type: ignore[arg-type]
+            canvas.write(frame, np.where(current == object_id, 0, current))
+        with self._silently():
+            self._drop_prompts_of(lambda _frame, i: i == object_id)
+            self._sync()
+        step.after = self._state
+        self._thread.remove_object(object_id)
+        self.records.remove(object_id)
+        self._ids.discard(object_id)
+        if not self._ids:
+            self._ids.add(1)
+        if self._current == object_id:
+            self.set_current_object(min(self._ids))
+        self.changed.emit()
+
+    def clear_frame(self, frame: int | None = None) -> None:
+        """Take back all prompts of the current object on a frame, the one in view if left out."""
+        at = self.current_frame if frame is None else frame
+        self._drop_prompts_of(lambda f, i: (f, i) == (at, self._current))
+        self._sync_timer.start()
+
+    def prompted_frames(self, object_id: int) -> list[int]:
+        """Return the frames that an object is prompted on, ascending."""
+        return sorted(frame for frame, i in self._known if i == object_id)
+
+    def prompt_count(self, object_id: int) -> int:
+        """Return how many prompts an object has."""
+        return sum(len(prompts) for (_, i), prompts in self._known.items() if i == object_id)
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether anything was said of an object."""
+        return bool(self._known)
+
+    @property
+    def all_prompts(self) -> list[Prompt]:
+        """All prompts in the stack, by frame and object; a mask first among those of its frame."""
+        return [p for key in sorted(self._known) for p in self._known[key]]
+
+    def color(self, object_id: int) -> npt.NDArray[np.float32]:
+        """Return an object's colour, (4,) from 0 to 1."""
+        found = None if self.canvas is None else self.canvas.layer.get_color(object_id)
+        if found is None:
+            return np.ones(4, dtype=np.float32)
+        return np.asarray(found, dtype=np.float32)
+
+    def _labelled_ids(self) -> set[int]:
+        """Return the ids in the frame in view."""
+        if self.canvas is None:
+            return set()
+        return set(np.unique(self.canvas.frame(self.current_frame)).tolist()) - {0}
+
+    def _drop_prompts_of(self, chosen: Callable[[int, int], bool]) -> None:
+        """Take points, boxes and masks of chosen (frame, object) out of the layers."""
+        state = self.prompts.state()
+        points = state.points
+        if self.points is not None and len(points.data):
+            frames = self.stack.to_frame(points.data)[0][:, 0]
+            pairs = zip(frames.tolist(), points.object_ids, strict=True)
+            self.points.selected_data = {n for n, (f, i) in enumerate(pairs) if chosen(round(f), i)}
+            self.points.remove_selected()
+        if self.boxes is not None and state.boxes.data:
+            at = [float(self.stack.to_frame(rows)[0][0, 0]) for rows in state.boxes.data]
+            both = zip(at, state.boxes.object_ids, strict=True)
+            self.boxes.selected_data = {n for n, (f, i) in enumerate(both) if chosen(round(f), i)}
+            self.boxes.remove_selected()
+        self.prompts.masks = {k: m for k, m in self.prompts.masks.items() if not chosen(*k)}
+
+    # Prompts
+
+    def set_positive(self, positive: bool) -> None:
+        """Choose what left clicks mean from now on."""
+        self.positive = positive
+        self._set_defaults()
+        self.state_changed.emit()
+
+    def flip_selected(self) -> None:
+        """Turn the selected points from positive to negative, and the other way."""
+        layer = self.points
+        if layer is None or not layer.selected_data:
+            return
+        state = self.prompts.state().points
+        rows = list(layer.selected_data)
+        features = layer.features.copy()
+        features["object_id"] = list(state.object_ids)
+        features["label"] = [1 - label if n in rows else label for n, label in enumerate(state.labels)]
+        layer.features = features
+        self._sync_timer.start()
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """Add prompts as if the user had placed them; for scripts."""
+        wanted = list(prompts)
+        for p in wanted:
+            self._ids.add(p.object_id)
+        self.prompts.add(wanted)
+        self._sync_timer.start()
+
+    def use_painted(self, frame: int | None = None, object_id: int | None = None) -> None:
+        """Take an object's mask in a frame, as it is painted, as a prompt.
+
+        An empty mask says that the object is not there.
+        """
+        at = self.current_frame if frame is None else frame
+        chosen = self._current if object_id is None else object_id
+        mask = self._need_canvas().frame(at) == chosen
+        settled = self.prompts.read(self.prompts.state()).get((at, chosen), ())
+        earlier = tuple(p for p in settled if not isinstance(p, Mask))
+        self.prompts.masks[at, chosen] = GivenMask(Mask(at, mask, chosen), earlier)
+        self._edited.discard((at, chosen))
+        self._sync_timer.start()
+
+    def _on_painted(self, frame: int, ids: set[int]) -> None:
+        self._edited |= {(frame, i) for i in ids}
+        self._ids |= ids
+        self.changed.emit()
+
+    def _take_painted(self) -> None:
+        """Make prompts of the frames that were painted by hand, so that tracking keeps them."""
+        if self.painted_counts:
+            for frame, object_id in sorted(self._edited):
+                self.use_painted(frame, object_id)
+
+    def _set_defaults(self) -> None:
+        if self._clicks is not None:
+            self._clicks.apply()
+        if self.boxes is not None:
+            self.boxes.feature_defaults = {"object_id": self._current}
+
+    def _on_selected_label(self, event: Any = None) -> None:
+        if self.canvas is not None:
+            with suppress(UsageError):
+                self.set_current_object(int(self.canvas.layer.selected_label))
+
+    def _sync_guarded(self) -> None:
+        try:
+            self._sync()
+        except SurgSam2Error as error:
+            self._tell(str(error))
+
+    def _sync(self) -> None:
+        """Find out what changed in the prompts, and have the masks of those frames made anew."""
+        if self._closed or self._undoing is not None:
+            return
+        state = self.prompts.state()
+        wanted = self.prompts.read(state)
+        for problem in self.prompts.problems:
+            self._tell(f"{problem} It is not used.")
+        differ = sorted(k for k in wanted.keys() | self._known.keys() if wanted.get(k) != self._known.get(k))
+        if differ:
+            self._ids |= {i for _, i in wanted}
+            # Prompts that are there from the beginning, or come back, are no step of the user's.
+            step = None
+            if not self._quiet:
+                step = self.history.begin(_said(differ, wanted, self._known), self._state, state)
+            for frame, object_id in differ:
+                self._ask(frame, object_id, wanted.get((frame, object_id), ()), step)
+        self._known, self._state = wanted, state
+        if self.points is not None and len(state.points.data):
+            paint_points(self.points, state.points, self.color)
+        self._set_defaults()
+        self.changed.emit()
+
+    def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], step: Step | None) -> None:
+        if self.model is not None or self.loading:
+            self._thread.set_prompts(frame, object_id, prompts, 0 if step is None else step.token)
+
+    @contextmanager
+    def _silently(self) -> Iterator[None]:
+        """Change prompts without making a step of it."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    def _restyle(self, _: Any = None) -> None:
+        if self.points is not None and len(self._state.points.data) == len(self.points.data):
+            paint_points(self.points, self._state.points, self.color)
+        self.changed.emit()
+
+    # Masks of prompted frames
+
+    def _on_answered(self, answered: PromptAnswer) -> None:
+        answer, object_id = answered.answer, answered.object_id
+        step = self.history.find(answered.token) if answered.token else None
+        if self._closed or (answered.token and step is None):
+            return  # it has been undone meanwhile; another answer is under way
+        frame = answer.frame
+        if step is None and (frame, object_id) in self._edited:
+            return
+        canvas = self._need_canvas()
+        current = canvas.frame(frame)
+        new = canvas.merged(current, answer.labels, [object_id], answer.object_ids, self.preserve)
+        if not np.array_equal(current, new):
+            if step is not None:
+                state = FrameState.of(current, self.records.at(frame))
+                self.history.keep(step, self.stack.index(frame), state)  # type: ignore[arg-type]
+            canvas.write(frame, new)
+        self._edited.discard((frame, object_id))
+        if object_id in answer.object_ids:
+            n = answer.object_ids.index(object_id)
+            self.records.note(object_id, frame, float(answer.confidence[n]), bool((new == object_id).any()))
+        else:
+            self.records.note(object_id, frame, float("nan"), False)
+        self.changed.emit()
+
+    # Tracking
+
+    def track(
+        self,
+        direction: Direction = "both",
+        start: int | None = None,
+        frames: tuple[int, int] | None = None,
+        objects: Sequence[int] | None = None,
+    ) -> None:
+        """Track through the video; returns at once.
+
+        Parameters
+        ----------
+        direction : {"forward", "backward", "both"}
+            Which way.
+        start : int, optional
+            The first frame; the earliest prompted one if left out.
+        frames : (int, int), optional
+            Only frames from the first number up to, but not including, the second.
+        objects : sequence of int, optional
+            Only these; all that are prompted if left out.
+
+        Raises
+        ------
+        UsageError
+            If it is tracking already, or there is no model.
+        PromptError
+            If there is nothing to track.
+        """
+        if self.tracking:
+            raise UsageError("It is tracking already; press Stop first.")
+        if self.model is None and not self.loading:
+            raise UsageError("There is no model to track with; choose one that can be loaded.")
+        self._take_painted()
+        self._sync()
+        asked = {i for _, i in self._known if objects is None or i in objects}
+        positive = {i for (_, i), prompts in self._known.items() if any(map(_says_where, prompts))}
+        if not asked & positive:
+            which = "any object" if objects is None else " or ".join(f"object {i}" for i in objects)
+            raise PromptError(
+                f"There is nothing to track: no positive click, box or mask on {which}. Click on it first."
+            )
+        self.tracking = True
+        self._tracked_ids = None if objects is None else set(objects)
+        self._pass_step = self.history.begin("tracking", self._state, self._state)
+        self._following, self._moved_at = self.follow, 0.0
+        self._thread.track(direction, start, frames, None if objects is None else sorted(asked))
+        self.state_changed.emit()
+
+    def stop(self) -> None:
+        """Stop tracking, or a download, after the frame under way; what is done stays."""
+        if self.tracking or self.loading:
+            self._thread.stop()
+
+    def _on_tracked(self, tracked: PassFrame) -> None:
+        try:
+            if not self._closed and self.tracking and self.canvas is not None:
+                self._draw(tracked)
+        finally:
+            self._thread.frame_taken()
+
+    def _draw(self, tracked: PassFrame) -> None:
+        canvas, answer = self.canvas, tracked.answer
+        assert canvas is not None
+        frame = answer.frame
+        ids = [i for i in answer.object_ids if self._tracked_ids is None or i in self._tracked_ids]
+        current = canvas.frame(frame)
+        new = canvas.merged(current, answer.labels, ids, preserve=self.preserve)
+        if not np.array_equal(current, new):
+            if self._pass_step is not None:
+                state = FrameState.of(current, self.records.at(frame))
+                self.history.keep(self._pass_step, self.stack.index(frame), state)  # type: ignore[arg-type]
+            canvas.write(frame, new)
+        for n, i in enumerate(answer.object_ids):
+            if i in ids:
+                there = bool(answer.present[n])
+                self.records.note(i, frame, float(answer.confidence[n]), there, answer.memory.get(i))
+                self._edited.discard((frame, i))
+        if self._following and time.monotonic() - self._moved_at > _FOLLOW_EVERY:
+            self.go_to(frame)
+            self._moved_at = time.monotonic()
+        self.progressed.emit(tracked)
+
+    def _on_ended(self, end: PassEnd) -> None:
+        if not self.tracking:
+            return
+        self.tracking = False
+        if self._pass_step is not None and not self._pass_step.frames:
+            self.history.drop(self._pass_step)
+        self._pass_step = None
+        if end.error is not None:
+            kept = f" {end.done} frames are done and kept." if end.done else ""
+            self.failed.emit(f"{sentence(end.error)}{kept}")
+        self.ended.emit(end)
+        self.state_changed.emit()
+        self.changed.emit()
+
+    # Undo
+
+    def undo(self) -> None:
+        """Take the newest step back: prompts, and the masks that they changed."""
+        self._swap(self.history.undo, lambda step: step.before)
+
+    def redo(self) -> None:
+        """Do the step that was undone last once more."""
+        self._swap(self.history.redo, lambda step: step.after)
+
+    def _swap(self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]) -> None:
+        if self.tracking or self._undoing is not None:
+            self.noticed.emit("Undo and redo wait until tracking has stopped.")
+            return
+        if self._sync_timer.isActive():
+            self._sync_timer.stop()
+            self._sync_guarded()
+        step = move()
+        if step is None:
+            return
+        if step.before is not step.after:
+            self.prompts.restore(prompts_of(step))
+            with self._silently():
+                self._sync()
+            self._ids |= {i for _, i in self._known}
+        self._undoing = self._swapping(step)
+        self._go_on_undoing()
+
+    def _swapping(self, step: Step) -> Iterator[None]:
+        canvas = self.canvas
+        for index, state in list(step.frames.items()) if canvas is not None else ():
+            assert canvas is not None
+            axis = self.stack.frame_axis
+            frame = 0 if axis is None else index[axis]
+            now = FrameState.of(np.asarray(canvas.layer.data[index]), self.records.at(frame))
+            step.frames[index] = now
+            canvas.write_at(index, state.labels())
+            self.records.restore(frame, state.known)
+            self._ids |= set(state.known)
+            yield
+
+    def _go_on_undoing(self) -> None:
+        """Swap frames for a while, then let the window have its turn."""
+        began = time.monotonic()
+        while self._undoing is not None and time.monotonic() - began < _SLICE:
+            if next(self._undoing, self) is self:
+                self._undoing = None
+        if self._undoing is not None:
+            self._undo_timer.start()
+        else:
+            self.changed.emit()
+
+    # Where the viewer is
+
+    @property
+    def current_frame(self) -> int:
+        """The frame in view."""
+        axis = self.stack.frame_axis
+        if axis is None:
+            return 0
+        place = self.image.world_to_data(self.viewer.dims.point)
+        return int(np.clip(round(float(place[axis])), 0, self.stack.n_frames - 1))
+
+    def go_to(self, frame: int) -> None:
+        """Show a frame."""
+        axis = self.stack.frame_axis
+        if axis is None or frame == self.current_frame:
+            return
+        row = [float(v) for v in self.image.world_to_data(self.viewer.dims.point)]
+        row[axis] = frame
+        world = self.image.data_to_world(row)
+        self._moving = True
+        try:
+            self.viewer.dims.set_point(self.viewer.dims.ndim - len(row) + axis, float(world[axis]))
+        finally:
+            self._moving = False
+
+    _moving = False
+
+    def next_doubtful(self) -> bool:
+        """Go to the next frame of little confidence; returns whether there is one."""
+        found = self.records.next_doubtful(self.current_frame, self.object_ids)
+        if found is None:
+            self.noticed.emit("No frame is doubtful: every mask so far is one that the model is sure of.")
+            return False
+        frame, object_id = found
+        self.go_to(frame)
+        self.set_current_object(object_id)
+        return True
+
+    def _on_dims(self, _: Any = None) -> None:
+        if not self._moving:
+            self._following = False
+        self._rest_timer.start()
+        self.state_changed.emit()
+
+    def _on_rest(self) -> None:
+        """Look where the viewer came to rest: at another plane perhaps, and a frame to be prompted next."""
+        if self._closed or self.tracking:
+            return
+        place = self.image.world_to_data(self.viewer.dims.point)
+        here = stack_of(self.image, self.stack.frame_axis, place)
+        if here.picked != self.stack.picked:
+            self._change_stack(here)
+        elif self.model is not None:
+            self._thread.warm(self.current_frame)
+
+    def set_frame_axis(self, axis: int) -> None:
+        """Follow another axis of the image."""
+        if axis == self.stack.frame_axis:
+            return
+        if self.tracking:
+            raise UsageError("The frame axis cannot be changed while tracking; press Stop first.")
+        place = self.image.world_to_data(self.viewer.dims.point)
+        self._change_stack(stack_of(self.image, axis, place))
+
+    def _change_stack(self, stack: LayerStack) -> None:
+        stack.opening()
+        self.stack = stack
+        self.prompts.stack = stack
+        if self.canvas is not None:
+            self.canvas.stack = stack
+        self.prompts.masks.clear()
+        self._edited.clear()
+        self.history.clear()
+        self.records = Records(stack.n_frames)
+        self._open()
+
+    # The tracker
+
+    def set_choice(self, choice: TrackerChoice) -> None:
+        """Track with another model or other settings; what was tracked stays as it is."""
+        if self.tracking:
+            raise UsageError("The model cannot be changed while tracking; press Stop first.")
+        if choice != self.choice or (self.model is None and not self.loading):
+            self.choice = choice
+            self._open()
+
+    def _open(self) -> None:
+        self.model, self.loading = None, True
+        self._told.clear()
+        self._known = {}
+        self._thread.open(self.choice, self.stack.open)
+        with self._silently():
+            self._sync_guarded()
+        self.state_changed.emit()
+
+    def _start_thread(self) -> TrackerThread:
+        thread = TrackerThread()
+        thread.ready.connect(self._on_ready)
+        thread.downloading.connect(self.downloading)
+        thread.answered.connect(self._on_answered)
+        thread.tracked.connect(self._on_tracked)
+        thread.ended.connect(self._on_ended)
+        thread.failed.connect(self._on_failed)
+        return thread
+
+    def _on_ready(self, model: Model) -> None:
+        self.model, self.loading = model, False
+        self._rest_timer.start()
+        self.state_changed.emit()
+
+    def _on_failed(self, error: Exception) -> None:
+        if self.loading:
+            self.loading, self._known = False, {}
+        self._tell(sentence(error))
+        self.state_changed.emit()
+
+    def _tell(self, message: str) -> None:
+        """Tell the user something, once for as long as it stays so."""
+        if message not in self._told:
+            self._told.add(message)
+            self.failed.emit(message)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is still under way."""
+        return self._sync_timer.isActive() or self._undoing is not None or self._thread.is_busy
+
+    def wait(self, timeout: float = 600.0) -> None:
+        """Wait until nothing is under way any more, while the window stays alive; for scripts.
+
+        Raises
+        ------
+        TimeoutError
+            If that takes longer than `timeout` seconds.
+        """
+        until = time.monotonic() + timeout
+        while self.is_busy or self.tracking:
+            QApplication.processEvents()
+            time.sleep(0.002)
+            if time.monotonic() > until:
+                raise TimeoutError(f"It is not done after {timeout:g} seconds.")
+        QApplication.processEvents()
+
+    def close(self) -> None:
+        """Let go of everything but the layers; the session is not to be used after that."""
+        if self._closed:
+            return
+        self._closed = True
+        self.tracking = False
+        self._thread.close()
+        for timer in (self._sync_timer, self._rest_timer, self._undo_timer):
+            timer.stop()
+        with suppress(ValueError, TypeError, RuntimeError):
+            self.viewer.layers.events.removed.disconnect(self._on_removed)
+            self.viewer.dims.events.point.disconnect(self._on_dims)
+        if self._clicks is not None:
+            self._clicks.close()
+        self.prompts.drop_points()
+        self.prompts.drop_boxes()
+        self._drop_labels()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread of a closed session to end."""
+        self._thread.join(timeout)
+
+
+def _single_shot(milliseconds: int, call: Callable[[], object]) -> QTimer:
+    timer = QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(call)
+    return timer
+
+
+def _says_where(prompt: Prompt) -> bool:
+    return not isinstance(prompt, Point) or prompt.positive
+
+
+def _said(
+    differ: Sequence[Key], wanted: dict[Key, tuple[Prompt, ...]], known: dict[Key, tuple[Prompt, ...]]
+) -> str:
+    """Say what a change of prompts was."""
+    more = sum(len(wanted.get(k, ())) - len(known.get(k, ())) for k in differ)
+    what = "adding" if more > 0 else "removing" if more < 0 else "changing"
+    frame, object_id = differ[0]
+    where = f"object {object_id} on frame {frame}" if len(differ) == 1 else f"{len(differ)} places"
+    return f"{what} prompts of {where}"
+
+
+def _ids_in(layer: Labels) -> set[int]:
+    """Return the ids in labels that are in memory."""
+    if not isinstance(layer.data, np.ndarray) or METADATA_KEY in layer.metadata:
+        return set()
+    return set(np.unique(layer.data).tolist()) - {0}
+
+
+def has_picture(layer: Layer) -> bool:
+    """Whether a layer is an image that could be a video."""
+    return type(layer).__name__ == "Image" and len(spatial_shape(layer)) >= 2

@@ -1,0 +1,375 @@
+"""The thread that a tracker lives in: jobs go in, Qt signals come out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+
+from napari_surgsam2.errors import SurgSam2Error, UsageError
+from napari_surgsam2.prompts import Prompt
+from napari_surgsam2.settings import TrackingSettings
+
+if TYPE_CHECKING:
+    from napari_surgsam2.checkpoints import Model
+    from napari_surgsam2.tracking import Direction, FrameResult, MemoryUse, Tracker
+    from napari_surgsam2.video import Video
+
+_FRAMES_AHEAD = 4  # tracked frames that wait to be shown, before tracking waits for them
+_PATIENCE = 0.05  # seconds between two looks at whether a waiting pass is to stop
+
+
+@dataclass(frozen=True)
+class TrackerChoice:
+    """What a tracker is made of.
+
+    Attributes
+    ----------
+    model : str
+        A registry name or a checkpoint file.
+    device : str
+        As `load_model` takes it.
+    image_size : int or None
+        Side of the network's input; the model's own if None.
+    settings : TrackingSettings
+        How it tracks.
+    """
+
+    model: str
+    device: str = "auto"
+    image_size: int | None = None
+    settings: TrackingSettings = field(default_factory=TrackingSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameAnswer:
+    """The masks of a frame, as they come out of the thread.
+
+    Attributes
+    ----------
+    frame : int
+        Frame index.
+    object_ids : tuple of int
+        The objects that have a mask in the frame; perhaps an empty one.
+    labels : array, shape (Y, X), unsigned integer
+        Where masks overlap, the object with the largest logit.
+    confidence : array, shape (O,), float32
+        Of each object.
+    present : array, shape (O,), bool
+        Whether each has anything of a mask.
+    memory : mapping of int to MemoryUse
+        What each object that was tracked just now looked at.
+    """
+
+    frame: int
+    object_ids: tuple[int, ...]
+    labels: npt.NDArray[np.unsignedinteger]
+    confidence: npt.NDArray[np.float32]
+    present: npt.NDArray[np.bool_]
+    memory: Mapping[int, MemoryUse]
+
+    @classmethod
+    def of(cls, result: FrameResult) -> FrameAnswer:
+        """Make the labels of a result, which takes its time at high resolution."""
+        labels = result.labels()
+        there = set(np.unique(labels).tolist())
+        ids = tuple(int(i) for i in result.object_ids)
+        present = np.array([i in there for i in ids], dtype=bool)
+        return cls(result.frame, ids, labels, result.confidence, present, dict(result.memory))
+
+
+@dataclass(frozen=True, eq=False)
+class PromptAnswer:
+    """What a change of prompts led to.
+
+    Attributes
+    ----------
+    token : int
+        What the change was posted with.
+    object_id : int
+        The object that was prompted.
+    answer : FrameAnswer
+        The frame.
+    """
+
+    token: int
+    object_id: int
+    answer: FrameAnswer
+
+
+@dataclass(frozen=True, eq=False)
+class PassFrame:
+    """A frame of a pass.
+
+    Attributes
+    ----------
+    answer : FrameAnswer
+        What was tracked.
+    done, total : int
+        Frames visited, and to visit in all.
+    """
+
+    answer: FrameAnswer
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class PassEnd:
+    """How a pass ended.
+
+    Attributes
+    ----------
+    done, total : int
+        Frames visited, and to visit in all.
+    seconds : float
+        How long it took.
+    stopped : bool
+        Whether it was asked to stop.
+    error : Exception or None
+        What it failed with.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    stopped: bool = False
+    error: Exception | None = None
+
+
+class StoppedError(Exception):
+    """Raised inside of a job that is to end early."""
+
+
+class TrackerThread(QObject):
+    """Owns a tracker in a thread of its own; calls come from the main thread, and signals go there.
+
+    Jobs run in turn. One with a key takes the place of a waiting one with the same key: the newest request
+    wins. Changes of prompts are also done between the frames of a pass.
+    """
+
+    ready = Signal(object)  # the Model
+    downloading = Signal(object, object)  # bytes done, and in all or None
+    answered = Signal(object)  # PromptAnswer
+    tracked = Signal(object)  # PassFrame; `frame_taken` is to be called for each
+    ended = Signal(object)  # PassEnd
+    failed = Signal(object)  # Exception
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobs: OrderedDict[object, tuple[Callable[[], None], bool]] = OrderedDict()
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._closing = False
+        self._working = False
+        self._room = threading.Semaphore(_FRAMES_AHEAD)
+        self._tracker: Tracker | None = None
+        self._video: Video | None = None
+        self._thread = threading.Thread(target=self._run, name="napari-surgsam2 tracker", daemon=True)
+        self._thread.start()
+
+    # From the main thread
+
+    def open(self, choice: TrackerChoice, open_video: Callable[[], Video]) -> None:
+        """Make a tracker in place of the one before; `ready` follows, or `failed`."""
+        self.stop()
+        with self._changed:
+            self._jobs.clear()
+        self._post("open", lambda: self._open(choice, open_video))
+
+    def set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
+        """Put prompts in place of an object's on a frame; `answered` follows."""
+        wanted = tuple(prompts)
+        self._post(
+            ("prompts", frame, object_id),
+            lambda: self._set_prompts(frame, object_id, wanted, token),
+            between=True,
+        )
+
+    def remove_object(self, object_id: int) -> None:
+        """Forget an object."""
+        self._post(("remove", object_id), lambda: self._remove(object_id), between=True)
+
+    def warm(self, frame: int) -> None:
+        """Encode a frame that will perhaps be prompted."""
+        self._post("warm", lambda: self._need_tracker().warm(frame))
+
+    def track(
+        self,
+        direction: Direction,
+        start: int | None,
+        frames: tuple[int, int] | None,
+        objects: Sequence[int] | None,
+    ) -> None:
+        """Track; `tracked` follows for every frame, and then `ended`."""
+        self._stop.clear()
+        self._post("track", lambda: self._track(direction, start, frames, objects))
+
+    def stop(self) -> None:
+        """End a pass or a download; what was tracked stays."""
+        self._stop.set()
+
+    def frame_taken(self) -> None:
+        """Say that a tracked frame has been dealt with, so that another may come."""
+        self._room.release()
+
+    def close(self) -> None:
+        """End the thread after what it is doing; no more signals come."""
+        self._closing = True
+        self.stop()
+        with self._changed:
+            self._jobs.clear()
+            self._changed.notify()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is under way or waiting."""
+        with self._changed:
+            return self._working or bool(self._jobs)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout)
+
+    def _post(self, key: object, job: Callable[[], None], between: bool = False) -> None:
+        with self._changed:
+            self._jobs.pop(key, None)
+            self._jobs[key] = (job, between)
+            self._changed.notify()
+
+    # In the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._working = False
+                while not self._jobs and not self._closing:
+                    self._changed.wait()
+                if self._closing:
+                    break
+                _, (job, _) = self._jobs.popitem(last=False)
+                self._working = True
+            self._guard(job)
+            del job
+        self._let_go()
+
+    def _guard(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except StoppedError:
+            pass
+        except Exception as error:  # whatever it is, the user is told, and the thread goes on
+            self._emit(self.failed, error)
+
+    def _emit(self, signal: Any, *values: object) -> None:
+        if not self._closing:
+            signal.emit(*values)
+
+    def _need_tracker(self) -> Tracker:
+        if self._tracker is None:
+            raise UsageError("There is no model to track with; choose one that can be loaded.")
+        return self._tracker
+
+    def _let_go(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
+        if self._video is not None:
+            self._video.close()
+        self._tracker = self._video = None
+
+    def _open(self, choice: TrackerChoice, open_video: Callable[[], Video]) -> None:
+        self._let_go()
+        self._stop.clear()
+
+        def progress(done: int, total: int | None) -> None:
+            if self._stop.is_set():
+                raise StoppedError
+            self._emit(self.downloading, done, total)
+
+        from napari_surgsam2.tracking import Tracker
+
+        from .models import shared_model
+
+        try:
+            model: Model = shared_model(choice.model, choice.image_size, choice.device, progress)
+            self._video = open_video()
+            self._tracker = Tracker(model, self._video, choice.settings)
+        except Exception as error:
+            with self._changed:
+                replaced = "open" in self._jobs
+                if not replaced:  # what waits for this tracker waits in vain
+                    self._jobs.clear()
+            if isinstance(error, StoppedError) and not replaced:
+                raise UsageError("Loading the model was stopped; choose a model to go on.") from None
+            raise
+        self._emit(self.ready, model)
+
+    def _set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
+        result = self._need_tracker().set_prompts(frame, object_id, prompts)
+        self._emit(self.answered, PromptAnswer(token, object_id, FrameAnswer.of(result)))
+
+    def _remove(self, object_id: int) -> None:
+        tracker = self._need_tracker()
+        if object_id in tracker.object_ids:
+            tracker.remove_object(object_id)
+
+    def _track(
+        self,
+        direction: Direction,
+        start: int | None,
+        frames: tuple[int, int] | None,
+        objects: Sequence[int] | None,
+    ) -> None:
+        began, done, total = time.monotonic(), 0, 0
+        error: Exception | None = None
+        try:
+            tracker = self._need_tracker()
+            known = None if objects is None else [i for i in objects if i in tracker.object_ids]
+            propagation = tracker.propagate(direction, start, frames=frames, objects=known)
+            total = propagation.total
+            try:
+                while not self._stop.is_set():
+                    result = next(propagation, None)
+                    if result is None:
+                        break
+                    done = propagation.done
+                    self._hand_over(PassFrame(FrameAnswer.of(result), done, propagation.total))
+                    self._do_between()
+            finally:
+                propagation.close()
+        except StoppedError:
+            pass
+        except Exception as failure:  # told with the end of the pass
+            error = failure
+        seconds = time.monotonic() - began
+        self._emit(self.ended, PassEnd(done, total, seconds, self._stop.is_set() and done < total, error))
+
+    def _hand_over(self, frame: PassFrame) -> None:
+        """Wait until there is room, so that frames do not pile up before a busy window."""
+        while not self._room.acquire(timeout=_PATIENCE):
+            if self._closing:
+                raise StoppedError
+        self._emit(self.tracked, frame)
+
+    def _do_between(self) -> None:
+        with self._changed:
+            waiting = [key for key, (_, between) in self._jobs.items() if between]
+            jobs = [self._jobs.pop(key)[0] for key in waiting]
+        for job in jobs:
+            self._guard(job)
+
+
+def sentence(error: BaseException) -> str:
+    """Return what to tell the user of an error."""
+    if isinstance(error, SurgSam2Error):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory ({error}); use a smaller video, model or input size."
+    return f"Something went wrong that should not have ({type(error).__name__}: {error})."
