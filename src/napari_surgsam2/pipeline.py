@@ -163,7 +163,8 @@ def track(
     model : Model, str or path
         From `load_model`, or what it takes.
     output : path, optional
-        `.tif` for a TIFF stack, `.zarr` for a zarr array, a name without suffix for a folder of palette PNGs.
+        `.tif` for a TIFF stack, `.zarr` for a zarr array, `.json` for COCO, a name without suffix for a
+        folder of palette PNGs.
         It appears when complete; until then `<output>.partial.zarr` holds what is done. Without it the
         labels are only returned.
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}

@@ -90,11 +90,13 @@ class MaskCanvas:
         preserve : bool
             Leave the pixels of all other labels as they are.
         """
-        mine = _among(current, objects)
-        new = np.where(_among(labels, objects), labels, 0).astype(current.dtype)
-        out = np.where(mine, 0, current).astype(current.dtype)
-        free = (out == 0) | _among(out, list(rivals)) if preserve else np.ones(out.shape, dtype=bool)
-        return np.where((new != 0) & free, new, out)
+        out = current.copy()
+        np.copyto(out, 0, where=_among(current, objects))
+        drawn = _among(labels, objects)
+        if preserve:
+            drawn &= (out == 0) | _among(out, list(rivals))
+        np.copyto(out, labels, where=drawn, casting="unsafe")
+        return out
 
     def write(self, frame: int, labels: npt.NDArray[Any]) -> None:
         """Write a frame and show it soon, if it is in view."""

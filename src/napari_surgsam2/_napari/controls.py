@@ -15,10 +15,10 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from .model_panel import ModelPanel
 from .object_table import ObjectTable
+from .section import make_section
 
 _WIDTH = 292  # pixels; with napari's own docks beside it, it fits a window of 900
 
@@ -138,19 +138,18 @@ class Controls(QScrollArea):
         self.open_project = _button("Open project...", "Go on with a project that was saved.")
 
     def _column(self) -> QVBoxLayout:
-        options = QCollapsible("Tracking options")
-        for row in (
-            _row(self.only_selected, self.follow),
-            _row(self.use_range),
-            _row(Label(value="from"), self.first, Label(value="to"), self.last),
-            _row(self.preserve),
-            _row(self.painted_counts),
-            _row(Label(value="Clicks in"), self.clicks_in),
-            _row(Label(value="Masks in"), self.masks_in),
-        ):
-            options.addWidget(row.native)
+        options = make_section(
+            "Tracking options",
+            _row(self.only_selected, self.follow).native,
+            _row(self.use_range).native,
+            _row(Label(value="from"), self.first, Label(value="to"), self.last).native,
+            _row(self.preserve).native,
+            _row(self.painted_counts).native,
+            _row(Label(value="Clicks in"), self.clicks_in).native,
+            _row(Label(value="Masks in"), self.masks_in).native,
+        )
         column = QVBoxLayout()
-        column.setContentsMargins(3, 6, 3, 6)
+        column.setContentsMargins(2, 6, 1, 6)
         column.setSpacing(4)
         for part in (
             _row(Label(value="Video"), self.video).native,

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from magicgui.widgets import ComboBox, SpinBox
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QIcon, QPaintEvent, QResizeEvent, QShowEvent, QTextOption, QWheelEvent
+from qtpy.QtGui import QPaintEvent, QResizeEvent, QShowEvent, QTextOption, QWheelEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -44,6 +44,7 @@ from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.settings import MEBIBYTE, TrackingSettings
 
+from .section import make_section
 from .worker import StoppedError, TrackerChoice, sentence
 
 ModelChoice: TypeAlias = TrackerChoice
@@ -56,7 +57,6 @@ _SIZE_STEP, _SMALLEST, _LARGEST = 32, 32, 4096  # as checkpoints.loading has the
 _ALWAYS_THERE = ("auto", "cpu")  # devices
 _LOOK_EVERY = 50  # milliseconds between two looks at a download
 _PATIENCE = 1.0  # seconds that leaving Python waits for a download to clean up
-_FLAT = "text-align: left; border: none; outline: none; background: transparent;"
 _NARROW = "min-width: 50px;"  # napari's own minimum leaves no room for labels in a dock of 300 pixels
 _MUCH = 1_000_000  # what spin boxes without a limit of their own go up to
 
@@ -197,10 +197,10 @@ class ModelPanel(QWidget):
         if not finished:
             return
         self._end_download()
-        if download.error is None:
-            self.downloaded.emit(download.entry.name)
+        if download.problem:
+            self._complain(download.problem)
         else:
-            self._complain(sentence(download.error))
+            self.downloaded.emit(download.entry.name)
 
     def _end_download(self) -> None:
         self._download = None
@@ -372,7 +372,7 @@ class ModelPanel(QWidget):
         guard = _WheelGuard(self)
         choices = _make_form(self._choice_rows(), guard)
         numbers = _make_form(self._number_rows(), guard)
-        return _make_collapsible("Advanced", choices, numbers)
+        return make_section("Advanced", choices, numbers)
 
     def _make_size(self) -> QComboBox:
         size, edit = QComboBox(), QLineEdit()
@@ -455,7 +455,7 @@ class _Download:
         self.entry = entry
         self.bytes_done = 0
         self.bytes_in_all = entry.bytes
-        self.error: Exception | None = None
+        self.problem = ""  # not the exception, which would keep the connection open
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="napari-surgsam2 download", daemon=True)
         self._thread.start()
@@ -476,7 +476,7 @@ class _Download:
         except StoppedError:
             pass
         except Exception as error:  # whatever it is, the user is told
-            self.error = error
+            self.problem = sentence(error)
         finally:
             atexit.unregister(self._stop_and_wait)
 
@@ -597,24 +597,6 @@ def _make_form(rows: Sequence[_Row], guard: QObject) -> QWidget:
         control.installEventFilter(guard)
         form.addRow(text, control)
     return content
-
-
-def _make_collapsible(title: str, *parts: QWidget) -> QCollapsible:
-    """Make a section that is folded at first; its arrow is text, and so has the theme's colour."""
-
-    def show_arrow(expanded: bool) -> None:
-        section.setText(f"{'▾' if expanded else '▸'} {title}")
-
-    section = QCollapsible(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
-    section.toggleButton().setStyleSheet(_FLAT)
-    layout = section.layout()
-    assert layout is not None
-    layout.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        section.addWidget(part)
-    section.toggled.connect(show_arrow)
-    show_arrow(False)
-    return section
 
 
 def _set(widget: Any, value: Any) -> None:

@@ -61,6 +61,7 @@ class Session(QObject):
 
     changed = Signal()  # objects, prompts or masks
     state_changed = Signal()  # loading, ready, tracking
+    loaded = Signal(object)  # the Model
     downloading = Signal(object, object)  # bytes done, and in all or None
     progressed = Signal(object)  # PassFrame
     ended = Signal(object)  # PassEnd
@@ -764,6 +765,7 @@ class Session(QObject):
 
     def _on_ready(self, model: Model) -> None:
         self.model, self.loading = model, False
+        self.loaded.emit(model)
         self._rest_timer.start()
         self.state_changed.emit()
 

@@ -255,6 +255,7 @@ class SurgSam2Widget(QWidget):
         self.keeper.project_path = None
         session.changed.connect(self._on_changed)
         session.state_changed.connect(self._show_state)
+        session.loaded.connect(self._on_loaded)
         session.downloading.connect(self._on_downloading)
         session.progressed.connect(self._on_progressed)
         session.ended.connect(self._on_ended)
@@ -293,6 +294,13 @@ class SurgSam2Widget(QWidget):
             return  # the panel says what is wrong
         if self.session is not None:
             self._do(lambda s: s.set_choice(choice))
+
+    def _on_loaded(self, _: Any) -> None:
+        """Show what is known only now that torch is there, and that a model may have been downloaded."""
+        from napari_surgsam2.checkpoints import available_devices
+
+        self.controls.models.set_devices(available_devices())
+        self.controls.models.refresh()
 
     def _on_downloading(self, done: int, total: int | None) -> None:
         mega = 1_000_000
@@ -448,7 +456,7 @@ class SurgSam2Widget(QWidget):
         try:
             project = load_project(Path(path))
             image = self._image_of(project)
-            self.controls.models.setValue(saving.choice_of(project, self.controls.models.value().device))
+            self.controls.models.setValue(saving.choice_of(project, self.controls.models.device.value))
             if self.session is None or self.session.image is not image:
                 self.begin(image)
             else:

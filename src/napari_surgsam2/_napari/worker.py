@@ -79,9 +79,8 @@ class FrameAnswer:
     def of(cls, result: FrameResult) -> FrameAnswer:
         """Make the labels of a result, which takes its time at high resolution."""
         labels = result.labels()
-        there = set(np.unique(labels).tolist())
         ids = tuple(int(i) for i in result.object_ids)
-        present = np.array([i in there for i in ids], dtype=bool)
+        present = np.array([(labels == i).any() for i in ids], dtype=bool)
         return cls(result.frame, ids, labels, result.confidence, present, dict(result.memory))
 
 

@@ -108,6 +108,12 @@ def check_image_size(size: int) -> None:
         )
 
 
+def available_devices() -> list[str]:
+    """Return what this machine can compute on: "cpu", "cuda:0", ..., "mps"."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device asked for.
 
@@ -116,20 +122,20 @@ def resolve_device(device: str | torch.device) -> torch.device:
     DeviceError
         If it is not there.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = available_devices()
     if str(device) == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        best = next((kind for kind in ("cuda", "mps") if any(d.startswith(kind) for d in here)), "cpu")
+        return torch.device(best)
     try:
         chosen = torch.device(device)
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"The device is '{device}'; it must be auto, cpu, cuda, cuda:N or mps.")
-    here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if cuda else []
-    here = ["cpu", *here, *(["mps"] if mps else [])]
     number = chosen.index or 0
     wanted = f"{chosen.type}:{number}" if chosen.type == "cuda" or number else chosen.type
     if wanted not in here:
+        cuda = any(d.startswith("cuda") for d in here)
         driver = "; for CUDA, install the build of PyTorch for your graphics driver"
         raise DeviceError(
             f"The device '{device}' is not there; this machine has: {', '.join(here)}. Use one of these, or "

@@ -46,7 +46,10 @@ def track(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help="masks.tif, masks.zarr, or a folder for palette PNGs.", show_default=False
+            "-o",
+            "--output",
+            help="masks.tif, masks.zarr, masks.json (COCO), or a folder for palette PNGs.",
+            show_default=False,
         ),
     ],
     video: Annotated[
