@@ -34,13 +34,15 @@ MAY_IMPORT = {
     "project": PIPELINE,
     "benchmark": ENGINE | {"tracking"},
     "evaluation": PIPELINE,
+    "endovis": {"errors", "masks", "evaluation"},
     "synthetic": ENGINE,
     "training": PIPELINE | {"evaluation", "synthetic"},
-    "batch": PIPELINE,
+    "batch": PIPELINE | {"project"},
     "demo": PIPELINE | {"evaluation", "synthetic", "training"},
-    "cli": PIPELINE | {"benchmark", "batch", "demo", "evaluation", "project", "synthetic", "training"},
+    "cli": PIPELINE
+    | {"benchmark", "batch", "demo", "endovis", "evaluation", "project", "synthetic", "training"},
     "_napari": PIPELINE | {"batch", "demo", "evaluation", "project", "synthetic", "training"},
-    "__init__": PIPELINE | {"project"},
+    "__init__": PIPELINE | {"batch", "project"},
     "__main__": {"cli"},
 }
 

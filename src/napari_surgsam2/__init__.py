@@ -22,12 +22,14 @@ _WHERE = {
     "load_project": "project",
     "load_prompts": "prompts",
     "open_video": "video",
+    "run_batch": "batch",
     "save_project": "project",
     "save_prompts": "prompts",
     "track": "pipeline",
 }
 
 if TYPE_CHECKING:
+    from .batch import run_batch as run_batch
     from .checkpoints import load_model as load_model
     from .errors import SurgSam2Error as SurgSam2Error
     from .pipeline import track as track

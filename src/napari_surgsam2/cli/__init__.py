@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from napari_surgsam2.errors import SurgSam2Error
 
-from . import bench, demo, models, score, track, train
+from . import batch, bench, demo, evaluate, models, prepare_endovis, score, track, train, vos
 from .console import error_console
 
 app = typer.Typer(
@@ -23,8 +23,12 @@ app = typer.Typer(
 )
 app.command(name="demo")(demo.demo)
 app.command(name="track")(track.track)
+app.command(name="batch")(batch.batch)
 app.command(name="train")(train.train)
 app.command(name="score")(score.score)
+app.command(name="vos")(vos.vos)
+app.command(name="evaluate")(evaluate.evaluate)
+app.command(name="prepare-endovis")(prepare_endovis.prepare_endovis)
 app.command(name="bench")(bench.bench)
 app.add_typer(models.app, name="models")
 

@@ -45,6 +45,10 @@ def region_similarity(prediction: Any, reference: Any, void: Any = None) -> floa
     return _score(_jaccard, prediction, reference, void)
 
 
+iou = region_similarity
+"""J under the name that it has elsewhere, intersection over union."""
+
+
 def dice(prediction: Any, reference: Any, void: Any = None) -> float | NDArray[np.float64]:
     """Return Dice: twice the intersection's area over the sum of the areas; 1 if both masks are empty.
 
@@ -132,9 +136,19 @@ def label_scores(
     for t in range(frames):
         ours, theirs = _integers(predicted[t]), _integers(reference[t])
         for i, (j, f) in scores.items():
-            masks = _crop(ours == i, theirs == i)
-            j[t], f[t] = _jaccard(*masks), _contour_f(*masks, radius)
+            j[t], f[t], _ = mask_scores(ours == i, theirs == i, radius)
     return scores
+
+
+def tolerance_in_pixels(shape: tuple[int, ...], tolerance: float = TOLERANCE) -> float:
+    """Return how far contours in images of a shape (..., Y, X) may be apart to match; see `TOLERANCE`."""
+    return _radius(tolerance, shape)
+
+
+def mask_scores(prediction: _Mask, reference: _Mask, radius: float) -> tuple[float, float, float]:
+    """Return J, F and Dice of two masks (Y, X), with the contours' tolerance in pixels."""
+    masks = _crop(prediction, reference)
+    return _jaccard(*masks), _contour_f(*masks, radius), _dice(*masks)
 
 
 def _score(

@@ -1,0 +1,374 @@
+"""A batch under way: what is sent to workers, what comes back, and what is tried again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_surgsam2.checkpoints import ensure_downloaded
+from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES, registry_entry
+from napari_surgsam2.errors import CheckpointError
+from napari_surgsam2.project import Project
+
+from .cluster import Plan, connected, local_client
+from .jobs import Job
+from .report import BatchReport, JobResult, ReportFolder, Status
+
+if TYPE_CHECKING:
+    from .worker import Facts
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_STOP = 120.0
+_SECONDS_BETWEEN_REPORTS = 2.0
+# Lost together with a worker before they had begun; so often that it is no accident any more.
+_LOST_BEFORE_BEGIN = 3
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job.
+
+    Attributes
+    ----------
+    index : int
+        Which job, from 0.
+    name : str
+        What it is called.
+    status : {"waiting", "running", "done", "failed", "skipped", "stopped"}
+        Where it is now.
+    done, total : int
+        Frames tracked, and those to be; 0 of 0 while that is not known.
+    message : str
+        Something to log: a note, what went wrong; often empty.
+    """
+
+    index: int
+    name: str
+    status: Status
+    done: int = 0
+    total: int = 0
+    message: str = ""
+
+
+@dataclass
+class _State:
+    """Where a job is."""
+
+    status: Status = "waiting"
+    done: int = 0
+    total: int = 0
+    begun: int = 0  # how often
+    begun_now: bool = False  # since it was last sent
+    lost: int = 0  # how often before it had begun
+    future: Any = None
+    log: list[str] = field(default_factory=list)
+    result: JobResult | None = None
+
+
+class Run:
+    """A batch under way; its lists are indexed by job.
+
+    The parameters are those of `run_batch`, with the folder of the report in place of its path.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        retries: int,
+        device: str,
+        resume: bool,
+        overwrite: bool,
+        folder: ReportFolder | None,
+        on_event: Callable[[JobEvent], object],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._jobs = jobs
+        self._retries, self._device = retries, device
+        self._resume, self._overwrite = resume, overwrite
+        self._folder = folder
+        self._on_event, self._should_stop = on_event, should_stop
+        self._states = [_State() for _ in jobs]
+        self._token = f"surgsam2-batch-{uuid.uuid4().hex[:12]}"
+        # What happens in threads of dask: ("event", message) or ("over", index, future).
+        self._news: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._began = self._reported = time.monotonic()
+        self._started = datetime.now().astimezone().isoformat(timespec="seconds")
+        self._stopped = False
+        self._client: Any = None
+
+    def skip(self, index: int) -> None:
+        """Note that a job was complete before."""
+        earlier = None if self._folder is None else self._folder.earlier(self._jobs[index])
+        self._end(index, "skipped", earlier)
+
+    def report(self) -> BatchReport:
+        """Return what became of the jobs; those that are not over are said to be stopped."""
+        results = tuple(
+            state.result or self._result(index, "stopped") for index, state in enumerate(self._states)
+        )
+        return BatchReport(results, self._started, time.monotonic() - self._began, self._stopped)
+
+    def write_report(self) -> None:
+        """Write the report, if one is wanted."""
+        if self._folder is not None:
+            self._folder.write(self.report())
+
+    def do_all(self, where: Any) -> None:
+        """Do all jobs that are not over, by a `Plan`, at a scheduler's address, or with a client."""
+        waiting = [index for index, state in enumerate(self._states) if state.result is None]
+        context: AbstractContextManager[Any] = contextlib.nullcontext(where)
+        at_once = len(waiting)  # a scheduler that is there may get workers as jobs wait
+        if isinstance(where, Plan):
+            self._download(waiting)
+            at_once = len(where)
+            if "CUDA_VISIBLE_DEVICES" in where.environments[0]:
+                self._device = "cuda"
+            context = local_client(where)
+        elif isinstance(where, str):
+            context = connected(where)
+        try:
+            with context as self._client:
+                self._client.subscribe_topic(self._token, lambda event: self._news.put(("event", event[1])))
+                try:
+                    self._go(waiting, at_once)
+                finally:
+                    self._leave()
+        except KeyboardInterrupt:
+            self._stopped = True
+            raise
+
+    def _go(self, waiting: list[int], at_once: int) -> None:
+        """Send jobs, at most so many at once, and take what comes until all are over."""
+        queued = list(reversed(waiting))
+        try:
+            while queued or self._open():
+                if self._should_stop():
+                    break
+                while queued and len(self._open()) < at_once:
+                    self._send(queued.pop())
+                self._take_news()
+            else:
+                return
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        self._stop()
+
+    def _open(self) -> list[int]:
+        """Return the jobs that were sent and are not over."""
+        return [index for index, state in enumerate(self._states) if state.future is not None]
+
+    def _send(self, index: int) -> None:
+        from . import worker
+
+        state = self._states[index]
+        again = state.begun > 0
+        order = worker.Order(
+            token=self._token,
+            index=index,
+            job=self._jobs[index],
+            device=self._device,
+            resume=self._resume or again,
+            overwrite=self._overwrite,
+            again=again,
+            sheet=self._folder is not None,
+        )
+        state.begun_now = False
+        key = f"{self._token}-{index}-{uuid.uuid4().hex[:8]}"
+        state.future = self._client.submit(worker.do, order, key=key, pure=False, priority=-index)
+        state.future.add_done_callback(lambda future: self._news.put(("over", index, future)))
+
+    def _take_news(self) -> None:
+        """Wait a moment for something to happen, and take all that has."""
+        with contextlib.suppress(queue.Empty):
+            kind, *rest = self._news.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            while True:
+                if kind == "event":
+                    self._on_message(*rest)
+                else:
+                    self._on_over(*rest)
+                kind, *rest = self._news.get_nowait()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        """Take what a worker tells of a job."""
+        index = message["index"]
+        state = self._states[index]
+        if state.result is not None:
+            return
+        match message["kind"]:
+            case "started":
+                state.begun += 1
+                state.begun_now = True
+                state.done = state.total = 0
+                self._tell(index, "running")
+            case "frames":
+                state.done, state.total = message["done"], message["total"]
+                self._tell(index, "running")
+            case "log":
+                state.log.append(message["text"])
+                self._tell(index, "running", message["text"])
+
+    def _on_over(self, index: int, future: Any) -> None:
+        """Take the end of an attempt."""
+        state = self._states[index]
+        if state.future is not future:
+            return
+        state.future = None
+        if future.status == "finished":
+            facts = self._facts(future)
+            if facts is not None:
+                self._on_facts(index, facts)
+                return
+        elif future.status == "cancelled":
+            self._end(index, "failed", reason="The connection to the scheduler was lost.")
+            return
+        self._on_lost(index, future)
+
+    @staticmethod
+    def _facts(future: Any) -> Facts | None:
+        try:
+            facts: Facts = future.result(timeout=60)
+        except Exception:  # lost between its end and the fetching
+            return None
+        return facts
+
+    def _on_facts(self, index: int, facts: Facts) -> None:
+        """Take what a worker said at the end of an attempt."""
+        state = self._states[index]
+        repeated = max(state.begun, 1)
+        if facts.status == "skipped" and repeated > 1:
+            # It was complete, and the process lost before it could say so.
+            facts.status = "done"
+        if facts.status == "failed" and facts.retry and repeated <= self._retries:
+            self._again(index, f"{facts.reason} Trying again.")
+            return
+        self._end(index, facts.status, facts=facts)  # type: ignore[arg-type]  # one of them
+
+    def _on_lost(self, index: int, future: Any) -> None:
+        """Send a job again whose process is gone, unless that happened too often."""
+        from distributed import KilledWorker
+
+        state = self._states[index]
+        error = future.exception() if future.status == "error" else None
+        if error is not None and not isinstance(error, KilledWorker):
+            reason = f"The worker could not do it: {type(error).__name__}: {error}"
+            self._end(index, "failed", reason=reason)
+            return
+        if not state.begun_now:
+            state.lost += 1
+        if state.begun <= self._retries and state.lost <= _LOST_BEFORE_BEGIN:
+            self._again(index, "Its process was lost; going on in another.")
+            return
+        times = "" if state.begun <= 1 else f" in each of {state.begun} attempts"
+        self._end(
+            index,
+            "failed",
+            reason=f"The process that did it was lost{times}: killed, out of memory, or crashed on the "
+            "video. What is done is kept; go on with --resume (resume=True), perhaps with fewer workers.",
+        )
+
+    def _again(self, index: int, message: str) -> None:
+        state = self._states[index]
+        state.log.append(message)
+        state.begun = max(state.begun, 1)
+        self._tell(index, "waiting", message)
+        self._send(index)
+
+    def _end(
+        self,
+        index: int,
+        status: Status,
+        earlier: JobResult | None = None,
+        *,
+        facts: Facts | None = None,
+        reason: str = "",
+    ) -> None:
+        self._states[index].result = result = self._result(index, status, earlier, facts=facts, reason=reason)
+        if self._folder is not None and time.monotonic() - self._reported > _SECONDS_BETWEEN_REPORTS:
+            self._folder.write_json(self.report())
+            self._reported = time.monotonic()
+        self._tell(index, status, result.reason)
+
+    def _result(
+        self,
+        index: int,
+        status: Status,
+        earlier: JobResult | None = None,
+        *,
+        facts: Facts | None = None,
+        reason: str = "",
+    ) -> JobResult:
+        job, state = self._jobs[index], self._states[index]
+        values: dict[str, Any] = {}
+        if earlier is not None:
+            values = {f.name: getattr(earlier, f.name) for f in dataclasses.fields(earlier)}
+        if facts is not None:
+            values = {f.name: getattr(facts, f.name) for f in dataclasses.fields(facts) if f.name != "retry"}
+            # Messages may be later than the end of the job.
+            state.log += [line for line in facts.log if line not in state.log]
+            sheet = facts.sheet
+            values["sheet"] = None
+            if sheet is not None and self._folder is not None:
+                values["sheet"] = self._folder.keep_sheet(job.output, sheet)
+        if earlier is None:
+            values |= {"attempts": state.begun, "log": tuple(state.log)}
+        values["reason"] = reason or values.get("reason", "")
+        return JobResult(**{**values, "name": job.name, "output": job.output, "status": status})
+
+    def _tell(self, index: int, status: Status, message: str = "") -> None:
+        state = self._states[index]
+        state.status = status
+        self._on_event(JobEvent(index, self._jobs[index].name, status, state.done, state.total, message))
+
+    def _stop(self) -> None:
+        """Let the jobs under way end after their frame, and take away the others."""
+        from . import worker
+
+        self._stopped = True
+        self._client.run(worker.stop, self._token, on_error="ignore")
+        for index in self._open():
+            state = self._states[index]
+            if not state.begun_now:
+                future, state.future = state.future, None
+                future.cancel()
+        until = time.monotonic() + _SECONDS_TO_STOP
+        self._retries = -1  # what is lost now is not begun again
+        while self._open() and time.monotonic() < until:
+            self._take_news()
+
+    def _leave(self) -> None:
+        """Leave the workers as they were found."""
+        from . import worker
+
+        with contextlib.suppress(Exception):  # a scheduler that is gone has nothing to be tidied up
+            if self._open():  # an error, or Ctrl+C again
+                self._client.run(worker.stop, self._token, on_error="ignore")
+                for index in self._open():
+                    self._states[index].future.cancel()
+            else:
+                self._client.run(worker.forget_model, on_error="ignore")
+            self._client.unsubscribe_topic(self._token)
+
+    def _download(self, waiting: list[int]) -> None:
+        """Download models before several workers would do so at once."""
+        seen = set()
+        for index in waiting:
+            job = self._jobs[index]
+            name = job.model or (job.loaded_project() or Project()).model
+            if name in seen or Path(name).suffix.lower() in CHECKPOINT_SUFFIXES:
+                continue
+            seen.add(name)
+            entry = registry_entry(name)
+            if not entry.path.is_file():
+                self._tell(index, "waiting", f"Downloading the model {name}")
+                with contextlib.suppress(CheckpointError):  # the jobs that want it will say so
+                    ensure_downloaded(entry)

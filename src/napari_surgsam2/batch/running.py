@@ -1,0 +1,141 @@
+"""Running the jobs of a batch, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.masks import writing
+from napari_surgsam2.masks._files import is_taken
+
+from .cluster import plan_workers, require_distributed
+from .dispatch import JobEvent, Run
+from .jobs import Job, check_jobs
+from .report import BatchReport, ReportFolder
+from .tables import load_jobs
+
+_NAMES_SHOWN = 5
+
+
+def run_batch(
+    jobs: Iterable[Job] | str | Path,
+    client: Any = None,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    retries: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: str | Path | None = None,
+    on_event: Callable[[JobEvent], object] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> BatchReport:
+    """Track many videos on dask.distributed; each gets what `track` alone would give it.
+
+    All jobs are checked before anything starts. One that fails does not stop the others; one whose process
+    is killed goes on from its unfinished output. Ctrl+C lets the frames under way end and keeps what is done.
+
+    Parameters
+    ----------
+    jobs : iterable of Job, or path
+        Or what `load_jobs` reads.
+    client : distributed.Client or str, optional
+        Or a scheduler's address. Videos, prompts and outputs must be reachable by its workers under the same
+        paths, and `napari_surgsam2` be installed there. By default processes of this machine: one per GPU,
+        or else as many as cores and memory allow; a script that starts them must do so under
+        `if __name__ == "__main__":`.
+    workers : int, optional
+        How many processes of this machine.
+    device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+        Where to compute.
+    retries : int
+        How often a job is begun again, after its process was lost or after an error that may pass.
+    resume : bool
+        Leave alone what is complete, go on with what was interrupted, and do the rest.
+    overwrite : bool
+        Replace existing outputs.
+    report : path, optional
+        A folder for `report.json`, and `report.html` with a contact sheet of each video.
+    on_event : callable
+        Called with each `JobEvent`, by the thread that called this.
+    should_stop : callable
+        Asked a few times a second; True ends the batch as Ctrl+C does, but returns the report.
+
+    Returns
+    -------
+    BatchReport
+        With a result for each job, in their order.
+
+    Raises
+    ------
+    UsageError
+        If a job cannot be done, or an argument has a value that cannot be used.
+    OutputError
+        If there are outputs already, and neither `resume` nor `overwrite` is given; or the report cannot be
+        written.
+    ClusterError
+        If there are no workers to be had.
+
+    Examples
+    --------
+    >>> report = run_batch("jobs.csv", workers=2, report="report")    # doctest: +SKIP
+    >>> report.counts    # doctest: +SKIP
+    {'done': 11, 'failed': 1}
+    """
+    require_distributed()
+    if retries < 0:
+        raise UsageError(f"The number of retries is {retries}; it must be at least 0.")
+    if client is not None and workers is not None:
+        raise UsageError(
+            "Workers are given and a scheduler too, which has workers of its own; leave one out."
+        )
+    if isinstance(jobs, (str, Path)):
+        jobs = load_jobs(jobs)
+    else:
+        jobs = list(jobs)
+        if not jobs:
+            raise UsageError("There are no jobs; give at least one.")
+        check_jobs(jobs, lambda index: f"Job {index} ('{jobs[index].name}')")
+    if client is not None and not isinstance(client, str) and getattr(client, "asynchronous", True):
+        raise UsageError("The client is asynchronous, or none at all; give a distributed.Client.")
+    complete = [resume and not overwrite and _is_complete(job) for job in jobs]
+    if not (resume or overwrite):
+        _refuse_existing(jobs)
+    plan = None
+    if client is None and not all(complete):
+        plan = plan_workers(complete.count(False), workers, device)
+    for job in jobs:
+        with writing(job.target):
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+    folder = None if report is None else ReportFolder(report)
+    run = Run(jobs, retries, device, resume, overwrite, folder, on_event, should_stop)
+    for index in range(len(jobs)):
+        if complete[index]:
+            run.skip(index)
+    try:
+        if not all(complete):
+            run.do_all(client if plan is None else plan)
+    finally:
+        run.write_report()
+    return run.report()
+
+
+def _is_complete(job: Job) -> bool:
+    return is_taken(job.target) and not _partial(job).exists()
+
+
+def _partial(job: Job) -> Path:
+    return job.target.with_name(f"{job.target.name}.partial.zarr")
+
+
+def _refuse_existing(jobs: Sequence[Job]) -> None:
+    there = [job.output for job in jobs if is_taken(job.target) or (_partial(job) / "run.json").exists()]
+    if there:
+        more = "" if len(there) <= _NAMES_SHOWN else f" and {len(there) - _NAMES_SHOWN} more"
+        raise OutputError(
+            f"Nothing was started, since there are outputs of {len(there)} jobs already, finished or not: "
+            f"{', '.join(there[:_NAMES_SHOWN])}{more}. Do what is missing with --resume (resume=True), or "
+            "replace them with --force (overwrite=True)."
+        )

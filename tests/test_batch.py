@@ -1,0 +1,456 @@
+"""Batches from Python: tables of jobs, what is refused before anything starts, what becomes of each job."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_surgsam2 as ns
+from napari_surgsam2 import checkpoints, pipeline
+from napari_surgsam2.batch import Job, JobError, JobEvent, load_jobs, run_batch, worker
+from napari_surgsam2.batch.cluster import ClusterError, plan_workers
+from napari_surgsam2.batch.dispatch import Run
+from napari_surgsam2.errors import OutputError, UsageError
+from tests.helpers.clips import moving_blobs
+
+POINTS = "axis-0,axis-1,axis-2,object_id,label\n0,22,20,1,1\n0,45,40,2,1\n"
+
+
+@pytest.fixture
+def archive(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """A folder with three clips of 5 frames and 64 pixels, clicks, a project and a model."""
+    for i in range(3):
+        clip = np.roll(moving_blobs(5, 64, 64), 5 * i, axis=2)
+        tifffile.imwrite(tmp_path / f"clip{i}.tif", clip, photometric="rgb")
+    (tmp_path / "points.csv").write_text(POINTS)
+    (tmp_path / "negative.csv").write_text("axis-0,axis-1,axis-2,object_id,label\n0,22,20,1,0\n")
+    (tmp_path / "tiny.safetensors").symlink_to(tiny_checkpoint)
+    project = ns.Project(
+        video=tmp_path / "clip1.tif",
+        prompts=[ns.Point(0, 22, 20)],
+        model=str(tmp_path / "tiny.safetensors"),
+        image_size=96,
+        direction="forward",
+        names={1: "<grasper>"},
+    )
+    ns.save_project(tmp_path / "study.surgsam2.json", project)
+    return tmp_path
+
+
+def table(archive: Path, *rows: str) -> Path:
+    path = archive / "jobs.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+class TestTables:
+    def test_csv(self, archive: Path) -> None:
+        path = table(
+            archive,
+            "video, prompts, output, model, settings, image_size, frames, direction, name, project",
+            'clip0.tif,points.csv,a.tif,tiny.safetensors,"{""fill_holes"": 3}",96,1:4,both,first,',
+            "",
+            ",,b.zarr,,,,2:,,,study.surgsam2.json",
+        )
+
+        first, second = load_jobs(path)
+
+        assert first == Job(
+            video=archive / "clip0.tif",
+            prompts=archive / "points.csv",
+            output=archive / "a.tif",
+            model=str(archive / "tiny.safetensors"),
+            settings=ns.TrackingSettings(fill_holes=3),
+            image_size=96,
+            frames=(1, 4),
+            direction="both",
+            name="first",
+        )
+        assert (second.project, second.video) == (archive / "study.surgsam2.json", None)
+        assert (second.name, second.frames, second.output) == ("study", (2, None), str(archive / "b.zarr"))
+
+    def test_json(self, archive: Path) -> None:
+        (archive / "settings.json").write_text('{"remove_speckles": 4}')
+        entry = {"video": "clip0.tif", "prompts": "points.csv", "output": "masks/", "frames": [0, None]}
+        (archive / "jobs.json").write_text(
+            json.dumps([{**entry, "settings": "settings.json", "image_size": 64}])
+        )
+
+        (job,) = load_jobs(archive / "jobs.json")
+
+        assert job.settings == ns.TrackingSettings(remove_speckles=4)
+        assert (job.frames, job.image_size, job.output) == ((0, None), 64, str(archive / "masks") + os.sep)
+
+    def test_semicolons_of_a_spreadsheet(self, archive: Path) -> None:
+        path = table(archive, "\ufeffvideo;prompts;output", "clip0.tif;points.csv;a.tif")
+        assert load_jobs(path)[0].name == "clip0"
+
+    def test_a_folder_has_a_job_for_each_project(self, archive: Path) -> None:
+        ns.save_project(archive / "another.surgsam2.json", ns.load_project(archive / "study.surgsam2.json"))
+        assert [job.output for job in load_jobs(archive)] == [
+            str(archive / "another_masks.tif"),
+            str(archive / "study_masks.tif"),
+        ]
+        elsewhere = load_jobs(archive, output_dir=archive / "out", output_format="coco")
+        assert elsewhere[1].output == str(archive / "out" / "study_masks.json")
+
+    def test_options_win_over_table_and_project(self, archive: Path) -> None:
+        (job,) = load_jobs(archive, model="nano", image_size=128)
+        assert (job.model, job.image_size) == ("nano", 128)
+
+    @pytest.mark.parametrize(
+        ("row", "column", "message"),
+        [
+            (",points.csv,a.tif", "video", "no video"),
+            ("nowhere.tif,points.csv,a.tif", "video", "No file or folder at"),
+            ("clip0.tif,,a.tif", "prompts", "neither prompts nor a project"),
+            ("clip0.tif,nowhere.csv,a.tif", "prompts", "There is no prompts file"),
+            ("clip0.tif,negative.csv,a.tif", "prompts", "only negative points"),
+            ("clip0.tif,points.csv,a.tif,,,,,study.surgsam2.json", "prompts", "both prompts and a project"),
+            ("clip0.tif,,a.tif,,,,,points.csv", "project", "is not valid JSON"),
+            ("clip0.tif,points.csv,", "output", "It is missing"),
+            ("clip0.tif,points.csv,a.docx", "output", "ends in '.docx'"),
+            ("clip0.tif,points.csv,clip0.tif", "output", "in the place of the input"),
+            ("clip0.tif,points.csv,a.tif,teeny", "model", "no model 'teeny'"),
+            ("clip0.tif,points.csv,a.tif,no.pt", "model", "no checkpoint"),
+            ("clip0.tif,points.csv,a.tif,,100", "image_size", "multiple of 32"),
+            ("clip0.tif,points.csv,a.tif,,big", "image_size", "whole number"),
+            ("clip0.tif,points.csv,a.tif,,,5", "frames", "A:B"),
+            ("clip0.tif,points.csv,a.tif,,,3:3", "frames", "below the second"),
+            ("clip0.tif,points.csv,a.tif,,,,sideways", "direction", "'forward', 'backward' or 'both'"),
+            ('clip0.tif,points.csv,a.tif,,,,,,"{""x"": 1}"', "settings", "no setting 'x'"),
+            ("clip0.tif,points.csv,a.tif,,,,,,{x", "settings", "not valid JSON"),
+            ("clip0.tif,points.csv,a.tif,,,,,,no.json", "settings", "cannot be read"),
+            ("clip0.tif,points.csv,good.tif", "output", "row 2 too"),
+            ("clip0.tif,points.csv,clip2.tif", "output", "is an input of"),
+        ],
+    )
+    def test_errors_name_file_row_and_column(
+        self, archive: Path, row: str, column: str, message: str
+    ) -> None:
+        path = table(
+            archive,
+            "video,prompts,output,model,image_size,frames,direction,project,settings",
+            "clip2.tif,points.csv,good.tif",
+            row,
+        )
+        with pytest.raises(UsageError, match=re.escape(message)) as caught:
+            load_jobs(path)
+        assert f"'{path}', row 3, column '{column}'" in str(caught.value)
+
+    def test_all_rows_are_told_at_once(self, archive: Path) -> None:
+        path = table(archive, "video,prompts,output", *["no.tif,points.csv,a.tif"] * 2, "no.tif,,b.tif")
+        with pytest.raises(UsageError) as caught:
+            load_jobs(path)
+        assert re.findall("row 4", str(caught.value)) == ["row 4"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("video,colour\n", "unknown column 'colour'"),
+            ("video,video\n", "twice"),
+            ("video,output\n", "no jobs"),
+            ("video,output\na.tif,b.tif,c.tif\n", "row 2 has more cells"),
+        ],
+    )
+    def test_a_table_that_is_none(self, archive: Path, text: str, message: str) -> None:
+        (archive / "jobs.csv").write_text(text)
+        with pytest.raises(UsageError, match=message):
+            load_jobs(archive / "jobs.csv")
+
+    @pytest.mark.parametrize("text", ["{}", "[1]", "[", '[{"colour": 1}]', '[{"output": 3}]'])
+    def test_json_that_is_no_table(self, archive: Path, text: str) -> None:
+        (archive / "jobs.json").write_text(text)
+        with pytest.raises(UsageError, match=re.escape(str(archive / "jobs.json"))):
+            load_jobs(archive / "jobs.json")
+
+    def test_files_that_are_none(self, archive: Path) -> None:
+        (archive / "empty").mkdir()
+        for name, message in (
+            ("no.csv", "no table"),
+            ("clip0.tif", "cannot be read"),
+            ("empty", "there must"),
+        ):
+            with pytest.raises(UsageError, match=message):
+                load_jobs(archive / name)
+
+    def test_a_format_that_would_do_nothing(self, archive: Path) -> None:
+        path = table(archive, "video,prompts,output", "clip0.tif,points.csv,a.tif")
+        with pytest.raises(UsageError, match="leave the format out"):
+            load_jobs(path, output_format="zarr")
+
+
+def test_what_is_sent_to_a_worker_is_small(archive: Path) -> None:
+    mask = np.zeros((2000, 2000), bool)
+    mask[500:1500, 500:1500] = True
+    prompts = (ns.Point(0, 700, 700), ns.Mask(0, mask))
+    job = Job(video=archive / "clip0.tif", prompts=prompts, output=archive / "a.tif")
+
+    sent = pickle.dumps(worker.Order(token="t", index=0, job=job))
+
+    assert len(sent) < 20_000 < mask.nbytes
+    received = pickle.loads(sent).job
+    assert (received.output, received.prompts[0]) == (job.output, prompts[0])
+    np.testing.assert_array_equal(received.prompts[1].mask, mask)
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dask.system.CPU_COUNT", 16)
+        monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 13 * 2**30)
+        for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.fixture
+    def gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        monkeypatch.setattr(checkpoints, "available_devices", lambda: ["cpu", "cuda:0", "cuda:1"], False)
+        monkeypatch.setattr(checkpoints, "resolve_device", lambda name: torch.device("cuda"), False)
+
+    @pytest.mark.parametrize(
+        ("jobs", "workers", "threads"),
+        [(20, None, ["5"] * 3), (2, None, ["8"] * 2), (20, 8, ["2"] * 8), (1, 8, ["16"])],
+    )
+    def test_workers_share_cores_and_memory(self, jobs: int, workers: int | None, threads: list[str]) -> None:
+        plan = plan_workers(jobs, workers, "cpu")
+        assert [e["OMP_NUM_THREADS"] for e in plan.environments] == threads
+
+    def test_threads_that_the_user_set_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert plan_workers(4, 2, "cpu").environments[0]["MKL_NUM_THREADS"] == "1"
+
+    @pytest.mark.parametrize(
+        ("visible", "workers", "expected"),
+        [("", None, ["0", "1"]), ("4,7", None, ["4", "7"]), ("", 3, ["0", "1", "0"])],
+    )
+    def test_one_worker_for_each_gpu(self, gpus, monkeypatch, visible, workers, expected) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        plan = plan_workers(9, workers, "auto")
+        assert [e["CUDA_VISIBLE_DEVICES"] for e in plan.environments] == expected
+
+    def test_no_workers_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="at least 1"):
+            plan_workers(3, 0, "cpu")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A scheduler with a worker of two threads, all in this process."""
+    from distributed import Client
+
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as client:
+        yield client
+
+
+def jobs_of(archive: Path, count: int = 3, **values) -> list[Job]:
+    return [
+        Job(
+            video=archive / f"clip{i}.tif",
+            prompts=archive / "points.csv",
+            output=archive / "out" / f"masks{i}.tif",
+            model=archive / "tiny.safetensors",
+            **values,
+        )
+        for i in range(count)
+    ]
+
+
+class TestRunning:
+    def test_masks_are_those_of_track_and_the_report_tells_all(self, archive: Path, client) -> None:
+        project = Job(project=archive / "study.surgsam2.json", output=archive / "out" / "study")
+        events: list[JobEvent] = []
+
+        report = run_batch(
+            [*jobs_of(archive, 2), project],
+            client,
+            device="cpu",
+            report=archive / "report",
+            on_event=events.append,
+        )
+
+        assert report.counts == {"done": 3}
+        for job in jobs_of(archive, 2):
+            alone = ns.track(job.video, job.prompts, model=job.model, device="cpu")
+            np.testing.assert_array_equal(tifffile.imread(job.output), alone)
+        assert len(list((archive / "out" / "study").glob("*.png"))) == 5
+        third = report.results[2]
+        assert (third.image_size, third.frames, third.attempts) == (96, 5, 1)
+        assert third.frames_per_second > 0
+        # The model is kept from job to job; the third wants it for another size.
+        assert sum("Model" in e.message for e in events) == 2
+        assert [(e.done, e.total) for e in events if e.index == 2 and e.done][-1] == (5, 5)
+        assert [e.status for e in events if e.index == 0][-1] == "done"
+
+        document = json.loads((archive / "report" / "report.json").read_text())
+        assert document["jobs"][2]["frames_present"] == {"1": third.frames_present[1]}
+        page = (archive / "report" / "report.html").read_text()
+        assert page.count("data:image/png;base64,") == 3
+        assert "&lt;grasper&gt;" in page
+        assert not re.search(r"(src|href)=.(?!#job|data:)|url\(|<grasper>", page)
+
+    def test_a_scheduler_is_found_by_its_address(self, archive: Path, client) -> None:
+        report = run_batch(jobs_of(archive, 1), client.scheduler.address, device="cpu")
+        assert report.counts == {"done": 1}
+
+    def test_a_failure_has_its_reason_and_stops_nothing(self, archive: Path, client) -> None:
+        jobs = jobs_of(archive)
+        (archive / "clip1.tif").write_bytes(b"II*\0" + b"x" * 100)
+
+        report = run_batch(jobs, client, device="cpu", report=archive / "report")
+
+        assert [r.status for r in report.results] == ["done", "failed", "done"]
+        assert "clip1.tif" in report.failed[0].reason
+        assert report.failed[0].attempts == 1  # it would be as damaged the next time
+        assert report.failed[0].reason.replace("'", "&#x27;") in (archive / "report/report.html").read_text()
+
+    def test_what_may_pass_is_tried_again(self, archive: Path, client, monkeypatch) -> None:
+        (job,) = jobs_of(archive, 1)
+        real, calls = pipeline.run_job, []
+
+        def fails_once(track_job, reporting):
+            calls.append(track_job.resume)
+            if len(calls) == 1:
+                raise RuntimeError("the disk was away")
+            return real(track_job, reporting)
+
+        monkeypatch.setattr(pipeline, "run_job", fails_once)
+
+        (result,) = run_batch([job], client, device="cpu").results
+
+        assert (result.status, result.attempts, calls) == ("done", 2, [False, True])
+        assert any("the disk was away" in line for line in result.log)
+
+    def test_it_is_not_tried_more_often_than_asked(self, archive: Path, client, monkeypatch) -> None:
+        monkeypatch.setattr(pipeline, "run_job", lambda *_: 1 / 0)
+        (result,) = run_batch(jobs_of(archive, 1), client, device="cpu", retries=2).results
+        assert (result.status, result.attempts) == ("failed", 3)
+        assert result.reason.startswith("ZeroDivisionError")
+
+    def test_existing_outputs_are_refused_resumed_or_replaced(self, archive: Path, client) -> None:
+        jobs = jobs_of(archive, 2)
+        (archive / "out").mkdir()
+        tifffile.imwrite(archive / "out" / "masks0.tif", np.zeros((5, 64, 64), np.uint8))
+        old = (archive / "out" / "masks0.tif").read_bytes()
+        with pytest.raises(OutputError, match=r"outputs of 1 jobs already.*masks0.tif.*--resume"):
+            run_batch(jobs, client)
+
+        resumed = run_batch(jobs, client, device="cpu", resume=True)
+        assert [r.status for r in resumed.results] == ["skipped", "done"]
+        assert (archive / "out" / "masks0.tif").read_bytes() == old
+
+        replaced = run_batch(jobs, client, device="cpu", overwrite=True)
+        assert replaced.counts == {"done": 2}
+        assert (archive / "out" / "masks0.tif").read_bytes() != old
+
+    def test_a_stopped_batch_keeps_what_is_done_and_goes_on(self, archive: Path, client) -> None:
+        jobs = jobs_of(archive)
+        tifffile.imwrite(archive / "clip0.tif", moving_blobs(60, 64, 64), photometric="rgb")
+        seen: list[JobEvent] = []
+
+        report = run_batch(
+            jobs,
+            client,
+            device="cpu",
+            report=archive / "report",
+            on_event=seen.append,
+            should_stop=lambda: any(e.done for e in seen),
+        )
+
+        assert report.stopped
+        assert report.results[0].status == "stopped"
+        assert "of 60 frames; they are kept" in report.results[0].reason
+        assert (archive / "out" / "masks0.tif.partial.zarr" / "state").exists()
+        assert json.loads((archive / "report" / "report.json").read_text())["stopped"]
+
+        again = run_batch(jobs, client, device="cpu", resume=True)
+        assert not again.failed
+        assert again.results[0].frames_tracked < 60
+        alone = ns.track(archive / "clip0.tif", jobs[0].prompts, model=jobs[0].model, device="cpu")
+        np.testing.assert_array_equal(tifffile.imread(jobs[0].output), alone)
+
+    def test_ctrl_c_stops_it_too_and_leaves_a_report(self, archive: Path, client) -> None:
+        def interrupt(event: JobEvent) -> None:
+            if event.status == "running":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(jobs_of(archive), client, device="cpu", report=archive / "r", on_event=interrupt)
+        assert json.loads((archive / "r" / "report.json").read_text())["stopped"]
+
+    def test_an_earlier_report_is_gone_on_with(self, archive: Path, client) -> None:
+        jobs = jobs_of(archive, 1)
+        first = run_batch(jobs, client, device="cpu", report=archive / "report")
+        second = run_batch(jobs, client, resume=True, report=archive / "report")
+        assert second.results[0].frames_present == first.results[0].frames_present
+        assert "data:image/png" in (archive / "report" / "report.html").read_text()
+
+    def test_a_report_is_not_written_over_something_else(self, archive: Path, client) -> None:
+        (archive / "report").mkdir()
+        (archive / "report" / "report.json").write_text('{"mine": 1}')
+        with pytest.raises(OutputError, match="not of an earlier batch"):
+            run_batch(jobs_of(archive, 1), client, report=archive / "report")
+        assert (archive / "report" / "report.json").read_text() == '{"mine": 1}'
+
+    def test_a_job_that_ends_every_process_is_given_up(self, archive: Path) -> None:
+        from distributed import KilledWorker
+
+        class Lost:
+            status = "error"
+
+            def exception(self) -> Exception:
+                return KilledWorker("key", None, 0)
+
+        sent: list[int] = []
+        run = Run(jobs_of(archive, 1), 1, "cpu", False, False, None, lambda _: None, lambda: False)
+        run._send = sent.append
+        for _ in range(2):
+            run._states[0].future = future = Lost()
+            run._on_message({"index": 0, "kind": "started"})
+            run._on_over(0, future)
+
+        assert sent == [0]
+        (result,) = run.report().results
+        assert result.status == "failed"
+        assert "lost in each of 2 attempts" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"retries": -1}, "at least 0"),
+        ({"client": "tcp://x:1", "workers": 2}, "leave one out"),
+        ({"client": object()}, "distributed.Client"),
+    ],
+)
+def test_arguments_that_cannot_be_used(archive: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_batch(jobs_of(archive, 1), **arguments)
+    with pytest.raises(UsageError, match="no jobs"):
+        run_batch([])
+
+
+def test_a_scheduler_that_is_not_there(archive: Path, monkeypatch) -> None:
+    monkeypatch.setattr("napari_surgsam2.batch.cluster._SECONDS_TO_CONNECT", 0.2)
+    with pytest.raises(ClusterError, match="no dask scheduler at"):
+        run_batch(jobs_of(archive, 1), "tcp://127.0.0.1:9")
+
+
+def test_without_dask_distributed_it_is_said_how_to_get_it(archive: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"pip install 'napari-surgsam2\[distributed\]'"):
+        run_batch(jobs_of(archive, 1))
+
+
+def test_an_error_of_a_job_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(JobError("video", "gone")))
+    assert (error.column, str(error)) == ("video", "gone")
