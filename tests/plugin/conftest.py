@@ -73,12 +73,16 @@ def viewer(make_napari_viewer):
 
 @pytest.fixture
 def open_widget(qtbot):
-    """Open the widget in a viewer, as the Plugins menu does, with the model ready."""
+    """Open the widget in a viewer, as the Plugins menu does, with the model ready.
+
+    A `ViewerModel` has no window to dock it in, and is far quicker.
+    """
     opened = []
 
     def opening(viewer, wait=True):
         widget = SurgSam2Widget(viewer)
-        viewer.window.add_dock_widget(widget, name="Segment a video")
+        if hasattr(viewer, "window"):
+            viewer.window.add_dock_widget(widget, name="Segment a video")
         opened.append(widget)
         if wait:
             widget.wait(60)

@@ -1,4 +1,4 @@
-"""Prompts put in place of others: the mask depends on what is there now, and on nothing that was taken back."""
+"""Prompts in place of others: the mask depends on what is there now, not on what was taken back."""
 
 import numpy as np
 import pytest

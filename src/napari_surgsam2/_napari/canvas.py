@@ -33,7 +33,8 @@ class MaskCanvas:
     stack : LayerStack
         The video.
     on_painted : callable, optional
-        Called with (frame, ids) where the user painted: which labels were painted, or painted over.
+        Called with (frame, painted, over) where the user painted: the labels that came, and those that
+        they came in place of, background left out.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class MaskCanvas:
         viewer: ViewerModel,
         layer: Labels,
         stack: LayerStack,
-        on_painted: Callable[[int, set[int]], None] | None = None,
+        on_painted: Callable[[int, set[int], set[int]], None] | None = None,
     ) -> None:
         self.layer = layer
         self.stack = stack
@@ -129,24 +130,47 @@ class MaskCanvas:
         """Tell which labels of which frames a stroke changed."""
         if self._on_painted is None:
             return
-        touched: dict[int, set[int]] = {}
-        axis, leading = self.stack.frame_axis, len(self.stack.layer_shape) - 2
-        for indices, before, after in event.value:
-            where = [np.atleast_1d(np.asarray(i)) for i in indices]
-            size = max(w.size for w in where)
-            where = [np.broadcast_to(w, size) for w in where]
-            inside = np.ones(size, dtype=bool)
-            for other in range(leading):
-                if other != axis:
-                    inside &= where[other] == self.stack.picked[other]
-            frames = np.zeros(size, dtype=int) if axis is None else where[axis]
+        touched: dict[int, tuple[set[int], set[int]]] = {}
+        for atom in event.value:
+            where, before, after = _stroke(atom, self.stack.layer_shape)
+            inside = np.ones(before.shape, dtype=bool)
+            for other, index in self.stack.picked.items():
+                inside &= where[other] == index
+            axis = self.stack.frame_axis
+            frames = np.zeros(before.shape, dtype=np.intp) if axis is None else where[axis]
             for frame in np.unique(frames[inside]).tolist():
-                ids = touched.setdefault(frame, set())
-                chosen = inside & (frames == frame)
-                for values in (before, after):
-                    ids |= set(np.unique(np.broadcast_to(np.asarray(values), size)[chosen]).tolist())
-        for frame, ids in touched.items():
-            self._on_painted(frame, ids - {0})
+                here = inside & (frames == frame)
+                painted, over = touched.setdefault(frame, (set(), set()))
+                painted |= set(np.unique(after[here]).tolist())
+                over |= set(np.unique(before[here]).tolist())
+        for frame, (painted, over) in touched.items():
+            self._on_painted(frame, painted - {0}, over - {0})
+
+
+def _stroke(
+    atom: Sequence[Any], shape: tuple[int, ...]
+) -> tuple[tuple[npt.NDArray[np.intp], ...], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return where a stroke changed labels, (N,) for each axis, what was there, (N,), and what is, (N,).
+
+    Parameters
+    ----------
+    atom : tuple
+        Of napari's history of edits: indices, the values before and those after; from napari 0.9 on, of
+        brush, bucket and polygon, the slices of a box, a mask in it or None, values before, and one after.
+    shape : tuple of int
+        Of the labels.
+    """
+    if len(atom) == 4:
+        slices, mask, before, after = atom
+        ranges = [range(*s.indices(n)) for s, n in zip(slices, shape, strict=True)]
+        mask = np.ones([len(r) for r in ranges], dtype=bool) if mask is None else np.asarray(mask)
+        found = np.nonzero(mask)
+        where = tuple(np.asarray(r, dtype=np.intp)[at] for r, at in zip(ranges, found, strict=True))
+    else:
+        indices, before, after = atom
+        where = tuple(np.ravel(i) for i in np.broadcast_arrays(*map(np.asarray, indices)))
+    size = where[0].shape
+    return where, np.broadcast_to(np.ravel(before), size), np.broadcast_to(np.ravel(after), size)
 
 
 def _among(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.bool_]:

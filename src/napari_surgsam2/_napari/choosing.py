@@ -11,7 +11,7 @@ from .session import has_picture
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Points
+    from napari.layers import Image, Labels, Points, Shapes
 
 
 def images(viewer: ViewerModel) -> list[Image]:
@@ -23,6 +23,12 @@ def points_for(viewer: ViewerModel, image: Image) -> list[Points]:
     """Return the Points layers that could hold clicks on an image."""
     ndim = len(spatial_shape(image))
     return [p for p in viewer.layers if type(p).__name__ == "Points" and p.ndim == ndim]
+
+
+def shapes_for(viewer: ViewerModel, image: Image) -> list[Shapes]:
+    """Return the Shapes layers that could hold boxes on an image."""
+    ndim = len(spatial_shape(image))
+    return [p for p in viewer.layers if type(p).__name__ == "Shapes" and p.ndim == ndim]
 
 
 def labels_for(viewer: ViewerModel, image: Image) -> list[Labels]:
@@ -39,7 +45,14 @@ def labels_shape(layer: Labels) -> tuple[int, ...]:
 def earlier_points(viewer: ViewerModel, image: Image) -> Points | None:
     """Return the clicks that an earlier session on an image left, or that came with it; None if unclear."""
     fitting = points_for(viewer, image)
-    return _own(fitting, image, "prompts") or _only([p for p in fitting if "object_id" in p.features])
+    others = [p for p in fitting if "object_id" in p.features and not _about(p).get("image")]
+    own = _own(fitting, image, "prompts")
+    return (others[0] if len(others) == 1 else None) if own is None else own
+
+
+def earlier_boxes(viewer: ViewerModel, image: Image) -> Shapes | None:
+    """Return the boxes that an earlier session on an image left."""
+    return _own(shapes_for(viewer, image), image, "boxes")
 
 
 def earlier_labels(viewer: ViewerModel, image: Image) -> Labels | None:
@@ -50,11 +63,12 @@ def earlier_labels(viewer: ViewerModel, image: Image) -> Labels | None:
 def _own(layers: list[Any], image: Image, kind: str) -> Any:
     """Return the one of our layers of a kind that was made for an image."""
     for layer in layers:
-        about = layer.metadata.get(METADATA_KEY)
-        if isinstance(about, Mapping) and about.get(kind) and about.get("image") == image.name:
+        about = _about(layer)
+        if about.get(kind) and about.get("image") == str(image.unique_id):
             return layer
     return None
 
 
-def _only(layers: list[Any]) -> Any:
-    return layers[0] if len(layers) == 1 else None
+def _about(layer: Any) -> Mapping[str, Any]:
+    about = layer.metadata.get(METADATA_KEY)
+    return about if isinstance(about, Mapping) else {}

@@ -122,6 +122,11 @@ class Controls(QScrollArea):
             tooltip="The Points layer that clicks are read from (features object_id and label; without them "
             "all are positive and of object 1).",
         )
+        self.boxes_in = ComboBox(
+            choices=(),
+            tooltip="The Shapes layer whose rectangles are boxes around objects (feature object_id; without "
+            "it all are of object 1).",
+        )
         self.masks_in = ComboBox(
             choices=(), tooltip="The Labels layer that masks are drawn into; other labels in it are kept."
         )
@@ -146,6 +151,7 @@ class Controls(QScrollArea):
             _row(self.preserve).native,
             _row(self.painted_counts).native,
             _row(Label(value="Clicks in"), self.clicks_in).native,
+            _row(Label(value="Boxes in"), self.boxes_in).native,
             _row(Label(value="Masks in"), self.masks_in).native,
         )
         column = QVBoxLayout()

@@ -88,6 +88,7 @@ class History:
         self._done: list[Step] = []
         self._undone: list[Step] = []
         self._next = 1
+        self._bytes = 0  # of the steps that are done, or more
 
     def begin(self, what: str, before: Any, after: Any) -> Step:
         """Start a step; what was undone cannot be done again any more."""
@@ -110,6 +111,7 @@ class History:
         """Add a frame as it was before a step, if the step has none of it yet."""
         if index not in step.frames:
             step.frames[index] = state
+            self._bytes += state.nbytes
             self._trim()
 
     def undo(self) -> Step | None:
@@ -143,5 +145,10 @@ class History:
         return there[-1]
 
     def _trim(self) -> None:
-        while len(self._done) > 1 and sum(step.nbytes for step in self._done) > self._limit:
+        if len(self._done) < 2 or self._bytes <= self._limit:
+            return
+        sizes = [step.nbytes for step in self._done]  # undoing and redoing change them
+        self._bytes = sum(sizes)
+        while len(self._done) > 1 and self._bytes > self._limit:
             del self._done[0]
+            self._bytes -= sizes.pop(0)

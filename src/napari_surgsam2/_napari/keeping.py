@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,12 @@ from napari_surgsam2.project import PROJECT_SUFFIX
 
 from . import saving
 from .session import Session
+from .worker import sentence
 
 if TYPE_CHECKING:
     from napari_surgsam2.project import Project
+
+    from .stacks import LayerStack
 
 _AUTOSAVE = 2000  # milliseconds without a change before the project is kept
 _MASK_FILTERS = "TIFF stack (*.tif);;zarr (*.zarr);;Folder of DAVIS PNGs (*);;COCO JSON (*.json)"
@@ -45,6 +49,8 @@ class Keeper:
         self, parent: QWidget, session: Callable[[], Session | None], tell: Callable[[str], object]
     ) -> None:
         self.project_path: Path | None = None
+        self._written: Project | None = None  # what the file says, if it was written or read for this session
+        self._plane: object = None  # of the image, that the project is of
         self._parent = parent
         self._session = session
         self._tell = tell
@@ -123,14 +129,14 @@ class Keeper:
         def guarded() -> tuple[Any, Exception | None]:
             try:
                 return work(), None
-            except (SurgSam2Error, OSError) as error:
+            except Exception as error:  # whatever it is, the user is told, and nothing waits for it
                 return None, error
 
         def finished(outcome: tuple[Any, Exception | None]) -> None:
             self._working -= 1
             made, error = outcome
             if error is not None:
-                self._tell(str(error))
+                self._tell(str(error) if isinstance(error, OSError) else sentence(error))
             else:
                 then(session, made)
 
@@ -157,11 +163,32 @@ class Keeper:
             self._tell("There is no video; open one, or choose an image layer.")
             return
         try:
-            saving.write_project(session, target)
+            self._write(saving.project_of(session), target)
         except (SurgSam2Error, OSError) as error:
             self._tell(str(error))
         else:
             self.project_path = target
+            self._timer.stop()
+
+    def _write(self, project: Project, path: Path) -> None:
+        from napari_surgsam2.project import save_project
+
+        if self._written is not None:  # what nothing here changes
+            project = dataclasses.replace(
+                project, direction=self._written.direction, frames=self._written.frames
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_project(path, project)
+        self._written = project
+
+    def begin(self, stack: LayerStack) -> None:
+        """Begin with another video, which has no project file yet."""
+        self.project_path = self._written = None
+        self._plane = stack.plane
+
+    def opened(self, path: Path, project: Project) -> None:
+        """Keep a project that was opened where it is, once it is changed."""
+        self.project_path, self._written = path, project
 
     def ask_project(self) -> str:
         """Ask which project to open; empty if none."""
@@ -175,15 +202,29 @@ class Keeper:
     def autosave(self) -> None:
         """Keep the prompts where the project was saved, or else in the cache folder."""
         session = self._session()
-        if session is None or not (session.all_prompts or session.names):
+        if session is None:
             return
+        if session.stack.plane != self._plane:  # what was written is of another part of the image
+            self.begin(session.stack)
         path = self.project_path or saving.autosave_path(session.image, session.stack)
         if path is None:
             return
         try:
-            saving.write_project(session, path)
+            project = saving.project_of(session)
+            if self._is_news(project):
+                self._write(project, path)
         except (SurgSam2Error, OSError) as error:
             self._tell(f"The prompts could not be kept: {error}")
+
+    def _is_news(self, project: Project) -> bool:
+        """Whether the file does not say it yet; what an earlier session left is not replaced by nothing."""
+        known = self._written
+        if known is None:
+            return bool(project.prompts or project.names)
+        as_there = dataclasses.replace(
+            project, video=known.video, direction=known.direction, frames=known.frames
+        )
+        return not saving.same(as_there, known)
 
     def flush(self) -> None:
         """Keep now what was to be kept soon."""

@@ -21,9 +21,8 @@ def shared_model(name: str, image_size: int | None, device: str, progress: Progr
     path = Path(name).expanduser()
     stamp = f"{path.resolve()}@{path.stat().st_mtime_ns}" if path.is_file() else name
     key = (stamp, image_size, device)
-    model = _models.get(key)
-    if model is None:
-        model = load_model(name, image_size=image_size, device=device, progress=progress)
-        with _lock:
-            model = _models.setdefault(key, model)
+    with _lock:  # two viewers that open at the same time load, or download, it once
+        model = _models.get(key)
+        if model is None:
+            model = _models[key] = load_model(name, image_size=image_size, device=device, progress=progress)
     return model

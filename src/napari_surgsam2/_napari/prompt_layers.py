@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_surgsam2.errors import PromptError
-from napari_surgsam2.prompts import Box, Point, check_prompts, points_from_table
+from napari_surgsam2.prompts import Box, Point, check_prompts
+from napari_surgsam2.prompts.kinds import whole_number
+from napari_surgsam2.prompts.tables import polarity
 from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
 from .stacks import LayerStack
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Points, Shapes
+    from napari.layers import Image, Layer, Points, Shapes
 
 POSITIVE_SYMBOL, NEGATIVE_SYMBOL = "disc", "x"
 _RIGHT, _MIDDLE = 2, 3  # mouse buttons
@@ -28,11 +30,27 @@ Color = Sequence[float] | npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class PointsState:
-    """What a Points layer holds; `points_state` takes it and `restore_points` puts it back."""
+    """What a Points layer holds; `points_state` takes it and `restore_points` puts it back.
+
+    Attributes
+    ----------
+    data : array, shape (N, D)
+        Positions.
+    object_ids : tuple of int
+        Object of each point; 0 where its features cannot be understood.
+    labels : tuple of int
+        1 for positive, 0 for negative.
+    features : DataFrame or None
+        The whole table of features.
+    problems : tuple of str
+        What is to be said of points that cannot be used.
+    """
 
     data: npt.NDArray[np.float64]
     object_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    features: Any = None
+    problems: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PointsState):
@@ -57,6 +75,12 @@ def transforms(image: Image) -> dict[str, Any]:
     }
 
 
+def place_on(layer: Layer, image: Image) -> None:
+    """Let a layer lie where an image lies."""
+    for name, value in transforms(image).items():
+        setattr(layer, name, value)
+
+
 def make_points(viewer: ViewerModel, image: Image) -> Points:
     """Add a Points layer for the prompts of an image."""
     shape = spatial_shape(image)
@@ -69,7 +93,7 @@ def make_points(viewer: ViewerModel, image: Image) -> Points:
         border_color="white",
         border_width=0.12,
         symbol=POSITIVE_SYMBOL,
-        metadata={METADATA_KEY: {"prompts": True, "image": image.name}},
+        metadata={METADATA_KEY: {"prompts": True, "image": str(image.unique_id)}},
         **transforms(image),
     )
     return layer
@@ -83,36 +107,65 @@ def make_boxes(viewer: ViewerModel, image: Image) -> Shapes:
         ndim=len(shape),
         name=f"{image.name} boxes",
         features={"object_id": np.empty(0, dtype=np.int64)},
+        feature_defaults={"object_id": 1},
         face_color="transparent",
         edge_color="white",
         edge_width=max(1.0, 0.004 * min(shape[-2:])),
-        metadata={METADATA_KEY: {"boxes": True, "image": image.name}},
+        metadata={METADATA_KEY: {"boxes": True, "image": str(image.unique_id)}},
         **transforms(image),
     )
     return layer
 
 
-def points_state(layer: Points) -> PointsState:
+def points_state(layer: Points, instead: npt.NDArray[np.float64] | None = None) -> PointsState:
     """Return what a Points layer holds; points without features are positive and of object 1.
 
-    Raises
-    ------
-    PromptError
-        If a feature is neither an object's number nor a polarity.
+    Parameters
+    ----------
+    layer : napari.layers.Points
+        The layer.
+    instead : array, shape (N, D), optional
+        What to take for its positions.
     """
-    data = np.array(layer.data, dtype=np.float64)
-    fake = np.zeros((len(data), 3))
-    points = points_from_table(fake, _known_columns(layer))
-    return PointsState(data, tuple(p.object_id for p in points), tuple(int(p.positive) for p in points))
+    data = np.array(layer.data if instead is None else instead, dtype=np.float64)
+    object_ids: list[int] = []
+    labels: list[int] = []
+    problems: list[str] = []
+    for row, object_id, label in zip(data.tolist(), *_columns(layer, _COLUMNS), strict=True):
+        try:
+            if not np.isfinite(row).all():
+                raise PromptError(f"A point is at {tuple(row)}; coordinates must be finite numbers.")
+            known = whole_number("The object id of a point", object_id, 1), int(polarity(label))
+        except PromptError as error:
+            problems.append(str(error))
+            known = 0, 1
+        object_ids.append(known[0])
+        labels.append(known[1])
+    return PointsState(data, tuple(object_ids), tuple(labels), layer.features.copy(), tuple(problems))
 
 
-def _known_columns(layer: Points) -> dict[str, list[Any]]:
-    """Return the features that matter, entries that are missing filled with what they default to."""
-    columns: dict[str, list[Any]] = {}
-    for name in _COLUMNS:
-        if name in layer.features:
+def box_ids(layer: Shapes) -> tuple[tuple[int, ...], list[str]]:
+    """Return the object of each shape, 0 where it is no number of one, and what is to be said of those."""
+    ids: list[int] = []
+    problems: list[str] = []
+    for object_id in _columns(layer, _COLUMNS[:1])[0]:
+        try:
+            ids.append(whole_number("The object id of a box", object_id, 1))
+        except PromptError as error:
+            problems.append(str(error))
+            ids.append(0)
+    return tuple(ids), problems
+
+
+def _columns(layer: Points | Shapes, names: Sequence[str]) -> list[list[Any]]:
+    """Return features, an entry for each point or shape; those that are missing are 1."""
+    columns: list[list[Any]] = []
+    for name in names:
+        if name in layer.features and len(layer.features) == len(layer.data):
             column = layer.features[name]
-            columns[name] = [1 if missing else v for v, missing in zip(column, column.isna(), strict=True)]
+            columns.append([1 if missing else v for v, missing in zip(column, column.isna(), strict=True)])
+        else:
+            columns.append([1] * len(layer.data))
     return columns
 
 
@@ -120,23 +173,54 @@ def restore_points(layer: Points, state: PointsState) -> None:
     """Make a Points layer hold what it held."""
     layer.selected_data = set()
     layer.data = state.data
+    if state.features is not None:
+        layer.features = state.features.copy()
+        return
     layer.features = {
         "object_id": np.array(state.object_ids, dtype=np.int64),
         "label": np.array(state.labels, dtype=np.int64),
     }
 
 
+def append_points(layer: Points, rows: npt.NDArray[np.float64], points: Sequence[Point]) -> None:
+    """Add clicks at positions in a layer, (N, D), to those it has; other features get their defaults."""
+    layer.selected_data = set()
+    ids, labels = _columns(layer, _COLUMNS)
+    layer.data = np.concatenate([np.asarray(layer.data).reshape(-1, rows.shape[1]), rows])
+    features = layer.features.copy()
+    features["object_id"] = [*ids, *(p.object_id for p in points)]
+    features["label"] = [*labels, *(int(p.positive) for p in points)]
+    layer.features = features
+
+
+def places_of(
+    layer: Points | Shapes, rows: npt.NDArray[np.float64], stack: LayerStack
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Take positions in a layer, (N, D), to (frame, y, x), (N, 3), and whether they are in a stack."""
+    image = stack.layer
+    finite = np.array([np.isfinite(row).all() for row in rows], dtype=bool)
+    table = np.where(finite[:, None], rows, 0.0)
+    if len(table) and not _same_place(layer, image):
+        table = np.array([image.world_to_data(layer.data_to_world(row)) for row in table])
+    places, inside = stack.to_frame(table)
+    return places, inside & finite
+
+
+def rows_for(layer: Points | Shapes, places: npt.ArrayLike, stack: LayerStack) -> npt.NDArray[np.float64]:
+    """Take (frame, y, x), (N, 3), to positions in a layer, (N, D)."""
+    rows, image = stack.to_layer(places), stack.layer
+    if len(rows) and not _same_place(layer, image):
+        rows = np.array([layer.world_to_data(image.data_to_world(row)) for row in rows])
+    return rows
+
+
 def read_points(state: PointsState, layer: Points, stack: LayerStack) -> tuple[list[Point], list[str]]:
     """Return the clicks that are in a stack, and what is to be said of those that cannot be used."""
-    image = stack.layer
-    rows = state.data
-    if len(rows) and not _same_place(layer, image):
-        rows = np.array([image.world_to_data(layer.data_to_world(row))[-rows.shape[1] :] for row in rows])
-    places, inside = stack.to_frame(rows)
+    places, inside = places_of(layer, state.data, stack)
     points: list[Point] = []
-    problems: list[str] = []
+    problems = list(state.problems)
     for place, here, object_id, label in zip(places, inside, state.object_ids, state.labels, strict=True):
-        if not here:
+        if not here or not object_id:
             continue
         frame, y, x = place.tolist()
         try:
@@ -151,34 +235,49 @@ def read_points(state: PointsState, layer: Points, stack: LayerStack) -> tuple[l
     return points, problems
 
 
-def read_boxes(layer: Shapes, stack: LayerStack) -> tuple[list[Box], list[str]]:
-    """Return the rectangles that are in a stack as boxes, and what is to be said of other shapes."""
-    image = stack.layer
+def read_boxes(layer: Shapes, stack: LayerStack, count: int | None = None) -> tuple[list[Box], list[str]]:
+    """Return the rectangles that are in a stack as boxes, and what is to be said of other shapes.
+
+    Parameters
+    ----------
+    layer : napari.layers.Shapes
+        The layer.
+    stack : LayerStack
+        The video.
+    count : int, optional
+        How many shapes to look at; all if left out.
+    """
     boxes: list[Box] = []
-    problems: list[str] = []
-    ids = layer.features["object_id"].tolist() if "object_id" in layer.features else [1] * len(layer.data)
-    for corners, kind, object_id in zip(layer.data, layer.shape_type, ids, strict=True):
-        rows = np.asarray(corners, dtype=np.float64)
-        if not _same_place(layer, image):
-            rows = np.array([image.world_to_data(layer.data_to_world(row))[-rows.shape[1] :] for row in rows])
-        places, inside = stack.to_frame(rows)
-        if not inside.all():
-            continue
-        if kind != "rectangle":
-            problems.append(f"A shape is a {kind}; only rectangles are boxes. Draw it as a rectangle.")
-            continue
-        (y0, x0), (y1, x1) = places[:, 1:].min(0).tolist(), places[:, 1:].max(0).tolist()
-        if y1 - y0 < 1 or x1 - x0 < 1:  # one that is just being drawn
+    ids, problems = box_ids(layer)
+    shapes = list(zip(layer.data, layer.shape_type, ids, strict=True))
+    for corners, kind, object_id in shapes[:count]:
+        places, inside = places_of(layer, np.asarray(corners, dtype=np.float64), stack)
+        if not inside.any() or not object_id:
             continue
         try:
-            known = 1 if object_id is None or object_id != object_id else int(object_id)
-            box = Box(int(places[0, 0]), y0, x0, y1, x1, known)
-            check_prompts([box], stack.shape)
-        except (PromptError, ValueError) as error:
+            box = _box(places, str(kind), object_id, bool(inside.all()))
+            if box is not None:
+                check_prompts([box], stack.shape)
+                boxes.append(box)
+        except PromptError as error:
             problems.append(str(error))
-        else:
-            boxes.append(box)
     return boxes, problems
+
+
+def _box(places: npt.NDArray[np.float64], kind: str, object_id: int, whole: bool) -> Box | None:
+    """Return the upright box around a shape; None of one that is just being drawn."""
+    if kind != "rectangle":
+        raise PromptError(f"There is a shape of kind '{kind}'; only rectangles are boxes. Draw a rectangle.")
+    frame, last = int(places[:, 0].min()), int(places[:, 0].max())
+    if frame != last or not whole:
+        reach = f"from frame {frame} to {last}" if frame != last else "through several planes"
+        raise PromptError(f"A rectangle reaches {reach}; draw it anew on one picture.")
+    (y0, x0), (y1, x1) = places[:, 1:].min(0).tolist(), places[:, 1:].max(0).tolist()
+    if y1 - y0 < 1 or x1 - x0 < 1:
+        return None
+    if frame < 0:
+        raise PromptError(f"A box is on frame {frame}, before the first.")
+    return Box(frame, y0, x0, y1, x1, object_id)
 
 
 def _same_place(layer: Points | Shapes, image: Image) -> bool:
@@ -220,16 +319,24 @@ class ClickMode:
     def apply(self, flipped: bool = False) -> None:
         """Let the next point be what the mode says, or of the other polarity."""
         object_id, positive = self._meaning()
+        wanted = {"object_id": object_id, "label": int(positive != flipped)}
+        self._make_room(object_id)
         defaults = self.layer.feature_defaults
-        defaults = {name: defaults[name].iloc[0] for name in defaults.columns}
-        defaults |= {"object_id": object_id, "label": int(positive != flipped)}
-        missing = [name for name in _COLUMNS if name not in self.layer.features]
-        if missing:
-            features = self.layer.features.copy()
-            for name in missing:
-                features[name] = np.ones(len(features), dtype=np.int64)
-            self.layer.features = features
-        self.layer.feature_defaults = defaults
+        self.layer.feature_defaults = {name: defaults[name].iloc[0] for name in defaults.columns} | wanted
+
+    def _make_room(self, object_id: int) -> None:
+        """Give the layer the columns that are missing, and a type that holds what is to be written."""
+        features = self.layer.features
+        made: dict[str, Any] = {}
+        for name in _COLUMNS:
+            if name not in features:
+                made[name] = np.ones(len(features), dtype=np.int64)
+            elif (dtype := features[name].dtype).name == "category":
+                made[name] = features[name].astype(object)
+            elif isinstance(dtype, np.dtype) and dtype.kind in "iu" and object_id > np.iinfo(dtype).max:
+                made[name] = features[name].astype(np.int64)
+        if made:
+            self.layer.features = features.assign(**made)
 
     def _on_press(self, layer: Points, event: Any) -> None:
         """Choose the polarity by the button: right, middle or with Control is the other one."""

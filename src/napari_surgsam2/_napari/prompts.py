@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from qtpy.QtCore import QTimer
 
+from napari_surgsam2.errors import UsageError
 from napari_surgsam2.prompts import Box, Mask, Point, Prompt
 
 from .prompt_layers import (
     PointsState,
+    append_points,
+    box_ids,
     make_boxes,
     make_points,
+    places_of,
     points_state,
     read_boxes,
     read_points,
     restore_points,
+    rows_for,
 )
 from .stacks import LayerStack
 
@@ -28,21 +34,35 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]  # frame and object id
 NO_POINTS = PointsState(np.empty((0, 0)), (), ())
+_LOOK_EVERY = 300  # milliseconds; edits in napari's table of features are told by no event
 
 
 @dataclass(frozen=True, eq=False)
 class BoxesState:
-    """What a Shapes layer holds."""
+    """What a Shapes layer holds.
+
+    Attributes
+    ----------
+    data : tuple of array, each of shape (corners, D)
+        Positions.
+    kinds : tuple of str
+        As napari calls them.
+    object_ids : tuple of int
+        Object of each shape; 0 where it is no number of one.
+    features : DataFrame or None
+        The whole table of features.
+    """
 
     data: tuple[npt.NDArray[np.float64], ...] = ()
     kinds: tuple[str, ...] = ()
     object_ids: tuple[int, ...] = ()
+    features: Any = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BoxesState):
             return NotImplemented
         same = (self.kinds, self.object_ids) == (other.kinds, other.object_ids)
-        return same and all(map(np.array_equal, self.data, other.data))
+        return same and len(self.data) == len(other.data) and all(map(np.array_equal, self.data, other.data))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -101,12 +121,38 @@ class PromptLayers:
         self.problems: list[str] = []  # what is to be said of the last that was read
         self._viewer = viewer
         self._on_change = on_change
+        self._elsewhere: dict[object, dict[Key, GivenMask]] = {}  # masks given in other planes
+        self._before_drag: npt.NDArray[np.float64] | None = None
+        self._drawing = False
+        self._seen: Any = None
+        self._look = QTimer()
+        self._look.setInterval(_LOOK_EVERY)
+        self._look.timeout.connect(self._look_at_features)
+
+    def change_stack(self, stack: LayerStack) -> None:
+        """Go to another plane, or another frame axis; masks that were given there come back."""
+        self._elsewhere[self.stack.plane] = self.masks
+        self.stack = stack
+        self.masks = self._elsewhere.pop(stack.plane, {})
 
     def use_points(self, layer: Points | None = None) -> Points:
-        """Read clicks from a layer, or from a new one."""
+        """Read clicks from a layer, or from a new one.
+
+        Raises
+        ------
+        UsageError
+            If the layer has other axes than the image.
+        """
+        axes = len(self.stack.layer_shape)
+        if layer is not None and layer.ndim != axes:
+            raise UsageError(
+                f"The points '{layer.name}' have {layer.ndim} axes; they must have {axes}, as "
+                f"'{self.stack.layer.name}'."
+            )
         self.drop_points()
         self.points = make_points(self._viewer, self.stack.layer) if layer is None else layer
-        self.points.events.data.connect(self._changed)
+        self._look_if_needed()
+        self.points.events.data.connect(self._on_points)
         self.points.events.features.connect(self._changed)
         return self.points
 
@@ -114,47 +160,81 @@ class PromptLayers:
         """Read boxes from a layer, or from a new one."""
         self.drop_boxes()
         self.boxes = make_boxes(self._viewer, self.stack.layer) if layer is None else layer
-        self.boxes.events.data.connect(self._changed)
+        self._look_if_needed()
+        self.boxes.events.data.connect(self._on_boxes)
         self.boxes.events.features.connect(self._changed)
         return self.boxes
 
     def drop_points(self) -> None:
         """Read clicks from no layer any more."""
         if self.points is not None:
-            self.points.events.data.disconnect(self._changed)
+            self.points.events.data.disconnect(self._on_points)
             self.points.events.features.disconnect(self._changed)
             self.points = None
+            self._before_drag = None
+            self._look_if_needed()
 
     def drop_boxes(self) -> None:
         """Read boxes from no layer any more."""
         if self.boxes is not None:
-            self.boxes.events.data.disconnect(self._changed)
+            self.boxes.events.data.disconnect(self._on_boxes)
             self.boxes.events.features.disconnect(self._changed)
             self.boxes = None
+            self._drawing = False
+            self._look_if_needed()
+
+    def _on_points(self, event: Any) -> None:
+        # While points are dragged, what they were before counts, although napari tells of every move.
+        moving = getattr(event, "action", None) == "changing"
+        self._before_drag = np.array(event.value, dtype=np.float64) if moving else None
+        self._changed()
+
+    def _on_boxes(self, event: Any) -> None:
+        self._drawing = getattr(event, "action", None) == "adding"
+        self._changed()
 
     def _changed(self, _: Any = None) -> None:
-        self._on_change()
+        if not self._is_under_way:
+            self._on_change()
+
+    @property
+    def _is_under_way(self) -> bool:
+        return self._before_drag is not None or self._is_drawing
+
+    @property
+    def _is_drawing(self) -> bool:
+        """Whether the last shape is being drawn, which is no box yet."""
+        return self._drawing and getattr(self.boxes, "_is_creating", False)
+
+    def _look_if_needed(self) -> None:
+        if self.points is None and self.boxes is None:
+            self._look.stop()
+        else:
+            self._look.start()
+
+    def _look_at_features(self) -> None:
+        if self._seen is not None and not _same_tables(self._seen, self._tables()):
+            self._changed()
+
+    def _tables(self) -> list[Any]:
+        layers = (self.points, self.boxes)
+        return [None if layer is None else layer.features.copy() for layer in layers]
 
     def state(self) -> PromptState:
-        """Return everything that was said.
-
-        Raises
-        ------
-        PromptError
-            If a feature cannot be understood.
-        """
-        points = NO_POINTS if self.points is None else points_state(self.points)
+        """Return everything that was said."""
+        self._seen = self._tables()
+        points = NO_POINTS if self.points is None else points_state(self.points, self._before_drag)
         return PromptState(points, self._boxes_state(), dict(self.masks))
 
     def _boxes_state(self) -> BoxesState:
         if self.boxes is None:
             return BoxesState()
-        ids = self.boxes.features["object_id"].tolist() if "object_id" in self.boxes.features else []
-        ids = ids or [1] * len(self.boxes.data)
+        n = len(self.boxes.data) - self._is_drawing
         return BoxesState(
-            tuple(np.array(corners, dtype=np.float64) for corners in self.boxes.data),
-            tuple(map(str, self.boxes.shape_type)),
-            tuple(1 if i is None or i != i else int(i) for i in ids),
+            tuple(np.array(corners, dtype=np.float64) for corners in self.boxes.data[:n]),
+            tuple(map(str, self.boxes.shape_type[:n])),
+            box_ids(self.boxes)[0][:n],
+            self.boxes.features.iloc[:n].copy(),
         )
 
     def restore(self, state: PromptState) -> None:
@@ -170,14 +250,17 @@ class PromptLayers:
             self.boxes.remove_selected()
             if state.boxes.data:
                 self.boxes.add(list(state.boxes.data), shape_type=list(state.boxes.kinds))
-            self.boxes.features = {"object_id": np.array(state.boxes.object_ids, dtype=np.int64)}
+            if state.boxes.features is None:
+                self.boxes.features = {"object_id": np.array(state.boxes.object_ids, dtype=np.int64)}
+            else:
+                self.boxes.features = state.boxes.features.copy()
 
     def read(self, state: PromptState) -> dict[Key, tuple[Prompt, ...]]:
         """Return the prompts in the stack by frame and object, in the order in which they count."""
         self.problems = []
         found: dict[Key, list[Prompt]] = {}
         if self.boxes is not None:
-            boxes, problems = read_boxes(self.boxes, self.stack)
+            boxes, problems = read_boxes(self.boxes, self.stack, len(state.boxes.data))
             self.problems += problems
             _sort_in(found, boxes)
         if self.points is not None:
@@ -188,6 +271,24 @@ class PromptLayers:
             later = [p for p in found.get(key, ()) if p not in given.settled]
             found[key] = [given.mask, *later]
         return {key: tuple(prompts) for key, prompts in found.items()}
+
+    def drop(self, chosen: Callable[[int, int], bool]) -> None:
+        """Take points, boxes and masks of chosen (frame, object) out; those of other planes stay."""
+        state = self.state()
+        if self.points is not None and len(state.points.data):
+            places, inside = places_of(self.points, state.points.data, self.stack)
+            rows = zip(places[:, 0].tolist(), inside, state.points.object_ids, strict=True)
+            self.points.selected_data = {
+                n for n, (f, here, i) in enumerate(rows) if here and chosen(int(f), i)
+            }
+            self.points.remove_selected()
+        if self.boxes is not None and state.boxes.data:
+            found = [places_of(self.boxes, corners, self.stack) for corners in state.boxes.data]
+            at = [(int(places[0, 0]), inside.all()) for places, inside in found]
+            both = zip(at, state.boxes.object_ids, strict=True)
+            self.boxes.selected_data = {n for n, ((f, here), i) in enumerate(both) if here and chosen(f, i)}
+            self.boxes.remove_selected()
+        self.masks = {k: m for k, m in self.masks.items() if not chosen(*k)}
 
     def add(self, prompts: Sequence[Prompt]) -> None:
         """Put prompts into the layers, which are made where they are missing."""
@@ -204,25 +305,23 @@ class PromptLayers:
             self._on_change()
 
     def _add_points(self, points: Sequence[Point]) -> None:
-        layer = self.points or self.use_points()
-        old = points_state(layer)
-        rows = self.stack.to_layer([(p.frame, p.y, p.x) for p in points])
-        restore_points(
-            layer,
-            PointsState(
-                np.concatenate([old.data.reshape(-1, rows.shape[1]), rows]),
-                old.object_ids + tuple(p.object_id for p in points),
-                old.labels + tuple(int(p.positive) for p in points),
-            ),
-        )
+        layer = self.use_points() if self.points is None else self.points
+        append_points(layer, rows_for(layer, [(p.frame, p.y, p.x) for p in points], self.stack), points)
 
     def _add_boxes(self, boxes: Sequence[Box]) -> None:
-        layer = self.boxes or self.use_boxes()
-        ids = list(self._boxes_state().object_ids)
+        layer = self.use_boxes() if self.boxes is None else self.boxes
+        features = layer.features
+        ids = features["object_id"].tolist() if "object_id" in features else [1] * len(layer.data)
         for b in boxes:
             corners = [(b.frame, y, x) for y, x in ((b.y0, b.x0), (b.y0, b.x1), (b.y1, b.x1), (b.y1, b.x0))]
-            layer.add(self.stack.to_layer(corners), shape_type="rectangle")
-        layer.features = {"object_id": np.array(ids + [b.object_id for b in boxes], dtype=np.int64)}
+            layer.add(rows_for(layer, corners, self.stack), shape_type="rectangle")
+        layer.features = layer.features.assign(object_id=[*ids, *(b.object_id for b in boxes)])
+
+
+def _same_tables(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    return all(
+        b is None if a is None else b is not None and a.equals(b) for a, b in zip(one, other, strict=True)
+    )
 
 
 def _sort_in(found: dict[Key, list[Prompt]], prompts: Sequence[Prompt]) -> None:

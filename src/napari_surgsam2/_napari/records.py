@@ -90,7 +90,8 @@ class Records:
 
     def restore(self, frame: int, values: Mapping[int, tuple[float, bool]]) -> None:
         """Take a frame back to what `at` returned."""
-        for object_id, record in self._records.items():
+        for object_id in self._records.keys() | values.keys():
+            record = self[object_id]
             confidence, present = values.get(object_id, (float("nan"), False))
             record.confidence[frame], record.present[frame] = confidence, present
             record.memory.pop(frame, None)
@@ -100,8 +101,8 @@ class Records:
     ) -> tuple[int, int] | None:
         """Return the next frame, and the object, whose confidence is lowest in a run of doubtful ones.
 
-        Runs are looked for from the frame after `after` on, and from the beginning again after the end. A
-        run that `after` is in is passed over.
+        They are looked for from the frame after `after` on, and from the beginning again after the end;
+        frame `after` itself comes last.
         """
         found: list[tuple[int, int]] = []
         for object_id in objects:
@@ -110,8 +111,7 @@ class Records:
             if not doubtful.size:
                 continue
             for run in np.split(doubtful, np.flatnonzero(np.diff(doubtful) > 1) + 1):
-                if not run[0] <= after <= run[-1]:
-                    found.append((int(run[confidence[run].argmin()]), object_id))
+                found.append((int(run[confidence[run].argmin()]), object_id))
         if not found:
             return None
         return min(found, key=lambda entry: ((entry[0] - after - 1) % self.n_frames, entry[1]))

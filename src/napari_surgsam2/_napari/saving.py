@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,13 @@ from napari_surgsam2.checkpoints import cache_folder
 from napari_surgsam2.errors import SurgSam2Error, UsageError
 from napari_surgsam2.project import PROJECT_SUFFIX
 from napari_surgsam2.prompts import Mask, Prompt
-from napari_surgsam2.video.layers import METADATA_KEY, layer_path
+from napari_surgsam2.video.layers import METADATA_KEY, layer_path, spatial_shape
 from napari_surgsam2.video.opening import TIFF_SUFFIXES
 from napari_surgsam2.video.zarrs import is_zarr
 
 from .prompt_layers import transforms
 from .session import Session
-from .stacks import LayerStack
+from .stacks import LayerStack, stack_of
 from .worker import TrackerChoice
 
 if TYPE_CHECKING:
@@ -118,7 +120,19 @@ def show_measurements(session: Session, measurements: Measurements) -> None:
     for key in keys:
         columns[key] = [summary.get(i, {}).get(key, np.nan) for i in range(highest + 1)]
     columns["name"] = [session.names.get(i, f"object {i}" if i in ids else "") for i in range(highest + 1)]
-    layer.features = columns
+    layer.features = _with_columns(layer.features, columns)
+
+
+def _with_columns(features: Any, columns: dict[str, list[Any]]) -> Any:
+    """Return a table of features, an entry for each label, with columns put in place of those it has."""
+    at = features.set_index("index") if "index" in features else features
+    length = max(len(columns["index"]), int(at.index.max()) + 1 if len(at) else 0)
+    out = at.drop(columns=[name for name in columns if name in at]).reindex(range(length))
+    for name, values in columns.items():
+        missing = "" if name == "name" else np.nan
+        more = range(len(values), length)
+        out[name] = [*values, *(more if name == "index" else [missing] * len(more))]
+    return out.reset_index(drop=True)
 
 
 def add_tracks(session: Session) -> Tracks:
@@ -153,6 +167,7 @@ def project_of(session: Session) -> Project:
     """Return a session as a project."""
     from napari_surgsam2.project import Project
 
+    session.read_prompts()
     path = source_path(session.image)
     opening = session.stack.opening()
     if path is not None and not has_axes(path):
@@ -194,14 +209,6 @@ def autosave_path(image: Image, stack: LayerStack) -> Path | None:
     return cache_folder() / "autosave" / f"{source.stem}-{digest}{PROJECT_SUFFIX}"
 
 
-def write_project(session: Session, path: Path) -> None:
-    """Write a session's project file."""
-    from napari_surgsam2.project import save_project
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_project(path, project_of(session))
-
-
 def found_autosave(session: Session) -> Project | None:
     """Return what was kept of an earlier session on the same video, if it can be used."""
     from napari_surgsam2.project import load_project
@@ -222,19 +229,49 @@ def choice_of(project: Project, device: str) -> TrackerChoice:
     return TrackerChoice(str(project.model), device, project.image_size, project.settings)
 
 
-def take_up(session: Session, project: Project) -> None:
-    """Put a project's prompts and names into a session.
+def stack_for(project: Project, image: Image, position: Sequence[float]) -> LayerStack:
+    """Return the part of an image that a project is of.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    image : napari.layers.Image
+        The video.
+    position : sequence of float, length D
+        A position in the image's data; it counts along axes that the project says nothing of.
 
     Raises
     ------
     UsageError
         If the project is of another video.
     """
-    if project.shape is not None and tuple(project.shape) != session.stack.shape:
+    axes, place = (project.axes or "").removesuffix("S"), [float(value) for value in position]
+    frame_axis = None
+    if len(axes) == len(spatial_shape(image)):
+        frame_axis = axes.find("T") if "T" in axes else None
+        for letter, index in (("Z", project.z), ("C", project.channel)):
+            if letter in axes and index is not None:
+                place[axes.index(letter)] = index
+    stack = stack_of(image, frame_axis, place)
+    if project.shape is not None and tuple(project.shape) != stack.shape:
         raise UsageError(
-            f"The project is of a video of shape {tuple(project.shape)}, and '{session.image.name}' has "
-            f"{session.stack.shape}; choose the video that it belongs to."
+            f"The project is of a video of shape {tuple(project.shape)}, and '{image.name}' has "
+            f"{stack.shape}; choose the video that it belongs to."
         )
+    return stack
+
+
+def same(one: Project, other: Project) -> bool:
+    """Whether two projects say the same, in whatever order."""
+    if dataclasses.replace(one, prompts=()) != dataclasses.replace(other, prompts=()):
+        return False
+    return Counter(map(_identity, one.prompts)) == Counter(map(_identity, other.prompts))
+
+
+def take_up(session: Session, project: Project) -> None:
+    """Put the prompts and names of a project of the same video into a session."""
+    session.read_prompts()
     session.names.update(project.names)
     known = set(map(_identity, session.all_prompts))
     session.add_prompts([p for p in project.prompts if _identity(p) not in known])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from qtpy.QtWidgets import QApplication
 from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
 from napari_surgsam2.masks import unsaved_labels
 from napari_surgsam2.prompts import Mask, Point, Prompt
-from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
+from napari_surgsam2.video.layers import METADATA_KEY, layer_limits, spatial_shape
 
 from .canvas import MaskCanvas
 from .history import FrameState, History, Step
-from .prompt_layers import ClickMode, paint_points, transforms
+from .prompt_layers import ClickMode, paint_points, place_on, transforms
 from .prompts import GivenMask, Key, PromptLayers, PromptState
 from .records import Records
 from .stacks import LayerStack, stack_of
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
     from napari_surgsam2.tracking import Direction
 
 LABELS_DTYPE = np.dtype(np.uint16)
+_PLACES = ("scale", "translate", "rotate", "shear", "affine")  # events of a layer
 _FOLLOW_EVERY = 0.25  # seconds between two moves of the slider while tracking
 _REST = 150  # milliseconds without a move before the frame in view is encoded
 _SLICE = 0.03  # seconds of undoing before the window gets its turn
+# What becomes of the masks of prompts that are no step of the user's: drawn; drawn where the object has none
+# yet; left as they are.
+_REDRAW, _FILL, _LEAVE = 0, -1, -2
 
 
 class Session(QObject):
@@ -67,6 +72,7 @@ class Session(QObject):
     ended = Signal(object)  # PassEnd
     failed = Signal(str)  # something the user should read
     noticed = Signal(str)
+    leaving = Signal()  # another part of the image is to be segmented
     gone = Signal()  # the image has been removed
 
     def __init__(
@@ -82,7 +88,7 @@ class Session(QObject):
         self.viewer = viewer
         self.image = image
         self.stack = stack_of(image, frame_axis, image.world_to_data(viewer.dims.point))
-        self.stack.opening()  # refuses what is no video, before anything is made
+        self.stack.require_video()  # before anything is made
         self.choice = choice
         self.model: Model | None = None
         self.names: dict[int, str] = {}
@@ -103,33 +109,60 @@ class Session(QObject):
         self._moved_at = 0.0
         self._edited: set[Key] = set()
         self._known: dict[Key, tuple[Prompt, ...]] = {}
-        self._told: set[str] = set()
-        self._quiet = False
+        self._told: set[str] = set()  # since the user did something
+        self._complaints: set[str] = set()  # of the prompts as they are
+        self._awaited: dict[int, set[Key]] = {}  # by step, what it has no answer to yet
+        self._on_tracker: set[Key] = set()  # what it was tracked to, and can refine
+        self._elsewhere: dict[object, tuple[Records, set[Key]]] = {}  # of other planes
+        self._limits: tuple[float, float] | None = None
         self._closed = False
         self._undoing: Iterator[None] | None = None
         self._sync_timer = _single_shot(0, self._sync_guarded)
         self._rest_timer = _single_shot(_REST, self._on_rest)
         self._undo_timer = _single_shot(0, self._go_on_undoing)
         self._clicks: ClickMode | None = None
-        self._thread = self._start_thread()
-        self.use_labels(labels)
         self.prompts = PromptLayers(viewer, self.stack, self._sync_timer.start)
-        self.use_points(points)
+        self.use_labels(labels)
+        self._set_points(points)
         self._state = self.prompts.state()
+        if labels is not None:
+            self._take_up_left(labels)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.point.connect(self._on_dims)
-        self._open()
+        image.events.contrast_limits.connect(self._on_limits)
+        for name in _PLACES:
+            getattr(image.events, name).connect(self._on_placed)
+        self._thread = self._start_thread()
+        self._open(_FILL)
+        self._complaints.clear()  # nobody has heard them yet
         self._sync_timer.start()
 
     # Layers
 
     def use_points(self, layer: Points | None = None) -> None:
-        """Take clicks from another layer, or from a new one."""
+        """Take clicks from another layer, or from a new one; those of the layer before count no more."""
+        self._set_points(layer)
+        self._start_again()
+
+    def _set_points(self, layer: Points | None) -> None:
+        made = self.prompts.use_points(layer)
         if self._clicks is not None:
             self._clicks.close()
-        made = self.prompts.use_points(layer)
         self._clicks = ClickMode(made, lambda: (self._current, self.positive))
-        self._sync_timer.start()
+
+    def _start_again(self) -> None:
+        """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
+        self.history.clear()
+        self._sync_guarded(_FILL)
+
+    def use_boxes(self, layer: Shapes | None) -> None:
+        """Take boxes from another layer, or from none."""
+        if layer is None:
+            self.prompts.drop_boxes()
+        else:
+            self.prompts.use_boxes(layer)
+            self._set_defaults()
+        self._start_again()
 
     def use_labels(self, layer: Labels | None = None) -> None:
         """Draw masks into another layer, or into a new one.
@@ -146,22 +179,29 @@ class Session(QObject):
                 unsaved_labels(self.stack.layer_shape, LABELS_DTYPE),
                 name=f"{self.image.name} masks",
                 opacity=0.5,
-                metadata={METADATA_KEY: {"masks": True, "image": self.image.name}},
+                metadata={METADATA_KEY: {"masks": True, "image": str(self.image.unique_id)}},
                 **transforms(self.image),
             )
         self._drop_labels()
+        self.history.clear()
+        self._edited.clear()
         self.canvas = MaskCanvas(self.viewer, layer, self.stack, self._on_painted)
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
+        self._elsewhere.clear()
         self._ids |= _ids_in(layer)
 
     def _require_fit(self, layer: Labels) -> None:
+        if layer.multiscale:
+            raise UsageError(
+                f"The labels '{layer.name}' are multiscale, which cannot be drawn into; take others."
+            )
         if tuple(layer.data.shape) != self.stack.layer_shape:
             raise UsageError(
                 f"The labels '{layer.name}' have shape {tuple(layer.data.shape)}; they must have "
                 f"{self.stack.layer_shape}, as '{self.image.name}'."
             )
-        if not hasattr(layer.data, "__setitem__") or type(layer.data).__module__.startswith("dask"):
+        if not _is_writable(layer.data):
             raise UsageError(
                 f"The labels '{layer.name}' cannot be written to ({type(layer.data).__name__}); take labels "
                 "in numpy or zarr, or new ones."
@@ -229,6 +269,8 @@ class Session(QObject):
             self.stop()
             self._drop_labels()
             self.history.clear()
+            self._edited.clear()
+            self.records = Records(self.stack.n_frames)
             self.changed.emit()
         elif layer is self.points:
             if self._clicks is not None:
@@ -243,8 +285,7 @@ class Session(QObject):
     def _forget_prompts(self) -> None:
         """Take back the prompts of a layer that is gone; the masks stay."""
         self.history.clear()
-        with self._silently():
-            self._sync()
+        self._sync_guarded(_LEAVE)
 
     # Objects
 
@@ -266,7 +307,7 @@ class Session(QObject):
         if canvas is not None and object_id > canvas.largest_id:
             raise UsageError(
                 f"The object's number is {object_id}; the labels '{canvas.layer.name}' hold numbers up to "
-                f"{canvas.largest_id}."
+                f"{canvas.largest_id}. Take a smaller number, or labels of a wider type."
             )
         self._ids.add(object_id)
         self._current = object_id
@@ -279,7 +320,7 @@ class Session(QObject):
         """Begin a new object, the current one from now on; an empty one is used first."""
         used = {key[1] for key in self._known} | set(self.records.object_ids) | self._labelled_ids()
         free = next((i for i in sorted(self._ids) if i not in used and i not in self.names), None)
-        object_id = max(self._ids | used, default=0) + 1 if free is None else free
+        object_id = max(self._ids | used | self.names.keys(), default=0) + 1 if free is None else free
         self.set_current_object(object_id)
         return object_id
 
@@ -295,22 +336,22 @@ class Session(QObject):
         """Take an object's prompts and masks away; this can be undone."""
         if self.tracking:
             raise UsageError("Objects cannot be removed while tracking; press Stop first.")
-        before = self._state
+        self._finish_undoing()
+        self.read_prompts()
+        before, canvas = self._state, self._need_canvas()
         step = self.history.begin(f"removing object {object_id}", before, before)
-        canvas, frames = self.canvas, np.flatnonzero(self.records[object_id].present).tolist()
-        frames = sorted({*frames, *(frame for frame, i in self._known if i == object_id)})
-        for frame in frames if canvas is not None else ():
-            assert canvas is not None
+        for frame in self._frames_of(object_id):
             current = canvas.frame(frame)
             index = self.stack.index(frame)
             self.history.keep(step, index, FrameState.of(current, self.records.at(frame)))  # type: ignore[arg-type]
             canvas.write(frame, np.where(current == object_id, 0, current))
-        with self._silently():
-            self._drop_prompts_of(lambda _frame, i: i == object_id)
-            self._sync()
+        self.prompts.drop(lambda _frame, i: i == object_id)
+        self._sync_timer.stop()
+        self._sync_guarded(_LEAVE)
         step.after = self._state
         self._thread.remove_object(object_id)
         self.records.remove(object_id)
+        self._edited = {key for key in self._edited if key[1] != object_id}
         self._ids.discard(object_id)
         if not self._ids:
             self._ids.add(1)
@@ -318,10 +359,20 @@ class Session(QObject):
             self.set_current_object(min(self._ids))
         self.changed.emit()
 
+    def _frames_of(self, object_id: int) -> list[int]:
+        """Return the frames that may have a mask of an object, ascending."""
+        canvas, there = self._need_canvas(), self.records[object_id].present.copy()
+        for frame, i in self._known.keys() | self._edited:
+            there[frame] |= i == object_id
+        if isinstance(canvas.layer.data, np.ndarray):  # elsewhere it takes too long to look for older labels
+            for frame in np.flatnonzero(~there).tolist():
+                there[frame] = (canvas.frame(frame) == object_id).any()
+        return np.flatnonzero(there).tolist()
+
     def clear_frame(self, frame: int | None = None) -> None:
         """Take back all prompts of the current object on a frame, the one in view if left out."""
         at = self.current_frame if frame is None else frame
-        self._drop_prompts_of(lambda f, i: (f, i) == (at, self._current))
+        self.prompts.drop(lambda f, i: (f, i) == (at, self._current))
         self._sync_timer.start()
 
     def prompted_frames(self, object_id: int) -> list[int]:
@@ -355,22 +406,6 @@ class Session(QObject):
             return set()
         return set(np.unique(self.canvas.frame(self.current_frame)).tolist()) - {0}
 
-    def _drop_prompts_of(self, chosen: Callable[[int, int], bool]) -> None:
-        """Take points, boxes and masks of chosen (frame, object) out of the layers."""
-        state = self.prompts.state()
-        points = state.points
-        if self.points is not None and len(points.data):
-            frames = self.stack.to_frame(points.data)[0][:, 0]
-            pairs = zip(frames.tolist(), points.object_ids, strict=True)
-            self.points.selected_data = {n for n, (f, i) in enumerate(pairs) if chosen(round(f), i)}
-            self.points.remove_selected()
-        if self.boxes is not None and state.boxes.data:
-            at = [float(self.stack.to_frame(rows)[0][0, 0]) for rows in state.boxes.data]
-            both = zip(at, state.boxes.object_ids, strict=True)
-            self.boxes.selected_data = {n for n, (f, i) in enumerate(both) if chosen(round(f), i)}
-            self.boxes.remove_selected()
-        self.prompts.masks = {k: m for k, m in self.prompts.masks.items() if not chosen(*k)}
-
     # Prompts
 
     def set_positive(self, positive: bool) -> None:
@@ -387,16 +422,15 @@ class Session(QObject):
         state = self.prompts.state().points
         rows = list(layer.selected_data)
         features = layer.features.copy()
-        features["object_id"] = list(state.object_ids)
-        features["label"] = [1 - label if n in rows else label for n, label in enumerate(state.labels)]
+        labels = list(features["label"]) if "label" in features else [1] * len(state.labels)
+        features["label"] = [1 - state.labels[n] if n in rows else label for n, label in enumerate(labels)]
         layer.features = features
         self._sync_timer.start()
 
     def add_prompts(self, prompts: Iterable[Prompt]) -> None:
         """Add prompts as if the user had placed them; for scripts."""
         wanted = list(prompts)
-        for p in wanted:
-            self._ids.add(p.object_id)
+        self._ids |= {p.object_id for p in wanted if self._has_room_for(p.object_id)}
         self.prompts.add(wanted)
         self._sync_timer.start()
 
@@ -414,10 +448,16 @@ class Session(QObject):
         self._edited.discard((at, chosen))
         self._sync_timer.start()
 
-    def _on_painted(self, frame: int, ids: set[int]) -> None:
+    def _on_painted(self, frame: int, painted: set[int], over: set[int]) -> None:
+        # A label that was only painted over becomes no object to be tracked by that.
+        ids = {i for i in painted | (over & self._tracked_or_prompted()) if i > 0}
         self._edited |= {(frame, i) for i in ids}
         self._ids |= ids
         self.changed.emit()
+
+    def _tracked_or_prompted(self) -> set[int]:
+        known = {i for _, i in self._known}
+        return known | {i for i in self.records.object_ids if not np.isnan(self.records[i].mean_confidence)}
 
     def _take_painted(self) -> None:
         """Make prompts of the frames that were painted by hand, so that tracking keeps them."""
@@ -436,47 +476,86 @@ class Session(QObject):
             with suppress(UsageError):
                 self.set_current_object(int(self.canvas.layer.selected_label))
 
-    def _sync_guarded(self) -> None:
-        try:
-            self._sync()
-        except SurgSam2Error as error:
-            self._tell(str(error))
+    def read_prompts(self) -> None:
+        """Take up what was changed in the prompts now, rather than when the window has had its turn."""
+        if self._sync_timer.isActive():
+            self._sync_timer.stop()
+            self._sync_guarded()
 
-    def _sync(self) -> None:
-        """Find out what changed in the prompts, and have the masks of those frames made anew."""
+    def _sync_guarded(self, how: int | None = None) -> None:
+        try:
+            self._sync(how)
+        except SurgSam2Error as error:
+            self._complain([str(error)])
+
+    def _sync(self, how: int | None = None) -> None:
+        """Find out what changed in the prompts, and have the masks of those frames made anew.
+
+        It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
+        the masks: _REDRAW, _FILL or _LEAVE. In any case a step that still waits for its masks gets them.
+        """
         if self._closed or self._undoing is not None:
             return
         state = self.prompts.state()
         wanted = self.prompts.read(state)
-        for problem in self.prompts.problems:
-            self._tell(f"{problem} It is not used.")
+        if how is None and self._begin_with_what_is_there(wanted):
+            state = self.prompts.state()
+            wanted = self.prompts.read(state)
+        self._leave_out_too_large(wanted)
+        self._complain([f"{problem} It is not used." for problem in self.prompts.problems])
         differ = sorted(k for k in wanted.keys() | self._known.keys() if wanted.get(k) != self._known.get(k))
         if differ:
             self._ids |= {i for _, i in wanted}
-            # Prompts that are there from the beginning, or come back, are no step of the user's.
-            step = None
-            if not self._quiet:
+            if how is None:
+                self._told.clear()
                 step = self.history.begin(_said(differ, wanted, self._known), self._state, state)
-            for frame, object_id in differ:
-                self._ask(frame, object_id, wanted.get((frame, object_id), ()), step)
+                self._awaited[step.token] = set(differ)
+            for key in differ:
+                self._ask(*key, wanted.get(key, ()), self._waiting_step(key, _REDRAW if how is None else how))
         self._known, self._state = wanted, state
         if self.points is not None and len(state.points.data):
             paint_points(self.points, state.points, self.color)
         self._set_defaults()
         self.changed.emit()
 
-    def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], step: Step | None) -> None:
-        if self.model is not None or self.loading:
-            self._thread.set_prompts(frame, object_id, prompts, 0 if step is None else step.token)
+    def _has_room_for(self, object_id: int) -> bool:
+        return self.canvas is None or object_id <= self.canvas.largest_id
 
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        """Change prompts without making a step of it."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
+    def _leave_out_too_large(self, wanted: dict[Key, tuple[Prompt, ...]]) -> None:
+        for object_id in sorted({i for _, i in wanted if not self._has_room_for(i)}):
+            assert self.canvas is not None
+            self.prompts.problems.append(
+                f"There is a prompt of object {object_id}, and the labels '{self.canvas.layer.name}' hold "
+                f"numbers up to {self.canvas.largest_id}; take a smaller one, or labels of a wider type."
+            )
+        for key in [key for key in wanted if not self._has_room_for(key[1])]:
+            del wanted[key]
+
+    def _begin_with_what_is_there(self, wanted: dict[Key, tuple[Prompt, ...]]) -> bool:
+        """Let first clicks on a mask that the tracker does not know refine it, rather than begin anew.
+
+        These are painted ones and, where all clicks are negative, those of an earlier session.
+        """
+        found = False
+        for key, prompts in wanted.items():
+            unsure = not any(map(_says_where, prompts)) and key not in self._on_tracker
+            painted = self.painted_counts and key in self._edited
+            if self.canvas is None or key in self._known or not (unsure or painted):
+                continue
+            mask = self.canvas.frame(key[0]) == key[1]
+            if mask.any():
+                self.prompts.masks[key] = GivenMask(Mask(key[0], mask, key[1]))
+                found = True
+        return found
+
+    def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], token: int) -> None:
+        if self.model is not None or self.loading:
+            self._thread.set_prompts(frame, object_id, prompts, token)
+
+    def _waiting_step(self, key: Key, otherwise: int) -> int:
+        """Return the newest step that waits for the mask of a frame and object."""
+        waiting = (token for token, keys in self._awaited.items() if key in keys and self.history.find(token))
+        return max(waiting, default=otherwise)
 
     def _restyle(self, _: Any = None) -> None:
         if self.points is not None and len(self._state.points.data) == len(self.points.data):
@@ -486,16 +565,19 @@ class Session(QObject):
     # Masks of prompted frames
 
     def _on_answered(self, answered: PromptAnswer) -> None:
-        answer, object_id = answered.answer, answered.object_id
-        step = self.history.find(answered.token) if answered.token else None
-        if self._closed or (answered.token and step is None):
-            return  # it has been undone meanwhile; another answer is under way
+        answer, object_id, how = answered.answer, answered.object_id, answered.token
+        step = self.history.find(how) if how > 0 else None
+        if how == _LEAVE or (how > 0 and step is None):
+            return  # in the latter case it has been undone meanwhile; another answer is under way
         frame = answer.frame
         if step is None and (frame, object_id) in self._edited:
             return
         canvas = self._need_canvas()
-        current = canvas.frame(frame)
-        new = canvas.merged(current, answer.labels, [object_id], answer.object_ids, self.preserve)
+        current = new = canvas.frame(frame)
+        if how != _FILL or not (current == object_id).any():
+            new = canvas.merged(current, answer.labels, [object_id], answer.object_ids, self.preserve)
+        elif not np.isnan(self.records[object_id].confidence[frame]):
+            return
         if not np.array_equal(current, new):
             if step is not None:
                 state = FrameState.of(current, self.records.at(frame))
@@ -507,6 +589,10 @@ class Session(QObject):
             self.records.note(object_id, frame, float(answer.confidence[n]), bool((new == object_id).any()))
         else:
             self.records.note(object_id, frame, float("nan"), False)
+        if step is not None:
+            self._awaited.get(how, set()).discard((frame, object_id))
+            if self._pass_step is not None:  # what follows is undone before it
+                self._begin_pass_step()
         self.changed.emit()
 
     # Tracking
@@ -542,6 +628,9 @@ class Session(QObject):
             raise UsageError("It is tracking already; press Stop first.")
         if self.model is None and not self.loading:
             raise UsageError("There is no model to track with; choose one that can be loaded.")
+        self._told.clear()
+        self._finish_undoing()
+        self._need_canvas()
         self._take_painted()
         self._sync()
         asked = {i for _, i in self._known if objects is None or i in objects}
@@ -553,7 +642,7 @@ class Session(QObject):
             )
         self.tracking = True
         self._tracked_ids = None if objects is None else set(objects)
-        self._pass_step = self.history.begin("tracking", self._state, self._state)
+        self._begin_pass_step()
         self._following, self._moved_at = self.follow, 0.0
         self._thread.track(direction, start, frames, None if objects is None else sorted(asked))
         self.state_changed.emit()
@@ -563,18 +652,22 @@ class Session(QObject):
         if self.tracking or self.loading:
             self._thread.stop()
 
-    def _on_tracked(self, tracked: PassFrame) -> None:
-        try:
-            if not self._closed and self.tracking and self.canvas is not None:
-                self._draw(tracked)
-        finally:
-            self._thread.frame_taken()
+    def _begin_pass_step(self) -> None:
+        self._end_pass_step()
+        self._pass_step = self.history.begin("tracking", self._state, self._state)
 
-    def _draw(self, tracked: PassFrame) -> None:
-        canvas, answer = self.canvas, tracked.answer
-        assert canvas is not None
-        frame = answer.frame
+    def _end_pass_step(self) -> None:
+        if self._pass_step is not None and not self._pass_step.frames:
+            self.history.drop(self._pass_step)
+        self._pass_step = None
+
+    def _on_tracked(self, tracked: PassFrame) -> None:
+        if not self.tracking or self.canvas is None:
+            return
+        canvas, answer, frame = self.canvas, tracked.answer, tracked.answer.frame
         ids = [i for i in answer.object_ids if self._tracked_ids is None or i in self._tracked_ids]
+        if self.painted_counts:  # while it was tracking
+            ids = [i for i in ids if (frame, i) not in self._edited]
         current = canvas.frame(frame)
         new = canvas.merged(current, answer.labels, ids, preserve=self.preserve)
         if not np.array_equal(current, new):
@@ -587,6 +680,7 @@ class Session(QObject):
                 there = bool(answer.present[n])
                 self.records.note(i, frame, float(answer.confidence[n]), there, answer.memory.get(i))
                 self._edited.discard((frame, i))
+                self._on_tracker.add((frame, i))
         if self._following and time.monotonic() - self._moved_at > _FOLLOW_EVERY:
             self.go_to(frame)
             self._moved_at = time.monotonic()
@@ -596,12 +690,11 @@ class Session(QObject):
         if not self.tracking:
             return
         self.tracking = False
-        if self._pass_step is not None and not self._pass_step.frames:
-            self.history.drop(self._pass_step)
-        self._pass_step = None
+        self._end_pass_step()
         if end.error is not None:
             kept = f" {end.done} frames are done and kept." if end.done else ""
-            self.failed.emit(f"{sentence(end.error)}{kept}")
+            self._tell(f"{sentence(end.error)}{kept}")
+        self._rest_timer.start()  # the viewer may have gone to another plane meanwhile
         self.ended.emit(end)
         self.state_changed.emit()
         self.changed.emit()
@@ -617,28 +710,27 @@ class Session(QObject):
         self._swap(self.history.redo, lambda step: step.after)
 
     def _swap(self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]) -> None:
-        if self.tracking or self._undoing is not None:
+        if self.tracking:
             self.noticed.emit("Undo and redo wait until tracking has stopped.")
             return
-        if self._sync_timer.isActive():
-            self._sync_timer.stop()
-            self._sync_guarded()
+        self._finish_undoing()
+        self.read_prompts()
         step = move()
         if step is None:
             return
+        given, objects = self.prompts.masks, {i for _, i in self._known}
         if step.before is not step.after:
             self.prompts.restore(prompts_of(step))
-            with self._silently():
-                self._sync()
-            self._ids |= {i for _, i in self._known}
-        self._undoing = self._swapping(step)
+            self._sync_timer.stop()
+            self._sync_guarded(_LEAVE)
+        self._undoing = self._swapping(step, given, objects)
         self._go_on_undoing()
 
-    def _swapping(self, step: Step) -> Iterator[None]:
-        canvas = self.canvas
-        for index, state in list(step.frames.items()) if canvas is not None else ():
-            assert canvas is not None
-            axis = self.stack.frame_axis
+    def _swapping(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
+        """Swap the frames of a step one by one; `given` and `objects` are what was prompted before it."""
+        canvas = self._need_canvas()
+        axis = self.stack.frame_axis
+        for index, state in list(step.frames.items()):
             frame = 0 if axis is None else index[axis]
             now = FrameState.of(np.asarray(canvas.layer.data[index]), self.records.at(frame))
             step.frames[index] = now
@@ -646,6 +738,14 @@ class Session(QObject):
             self.records.restore(frame, state.known)
             self._ids |= set(state.known)
             yield
+        for key, old in given.items():  # one that had been painted is as it was before it was given
+            painted = canvas.frame(key[0]) == key[1]
+            if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
+                self._edited.add(key)
+        for i in objects - {i for _, i in self._known}:
+            self._thread.remove_object(i)
+            if i != self._current and not self.records[i].present.any():
+                self._ids.discard(i)
 
     def _go_on_undoing(self) -> None:
         """Swap frames for a while, then let the window have its turn."""
@@ -656,7 +756,15 @@ class Session(QObject):
         if self._undoing is not None:
             self._undo_timer.start()
         else:
+            self._sync_timer.start()  # for what the user did meanwhile
             self.changed.emit()
+
+    def _finish_undoing(self) -> None:
+        for _ in self._undoing or ():
+            pass
+        if self._undoing is not None:
+            self._undo_timer.stop()
+            self._go_on_undoing()
 
     # Where the viewer is
 
@@ -710,6 +818,8 @@ class Session(QObject):
         here = stack_of(self.image, self.stack.frame_axis, place)
         if here.picked != self.stack.picked:
             self._change_stack(here)
+        elif self._shown_limits() != self._limits:
+            self._open(_FILL)
         elif self.model is not None:
             self._thread.warm(self.current_frame)
 
@@ -722,17 +832,33 @@ class Session(QObject):
         place = self.image.world_to_data(self.viewer.dims.point)
         self._change_stack(stack_of(self.image, axis, place))
 
+    def _on_placed(self, _: Any = None) -> None:
+        """Let our own layers follow the image, whose scale may be set only after the first clicks."""
+        for layer in (self.labels, self.points, self.boxes):
+            if layer is not None and METADATA_KEY in layer.metadata:
+                place_on(layer, self.image)
+
+    def _on_limits(self, _: Any = None) -> None:
+        self._rest_timer.start()
+
+    def _shown_limits(self) -> tuple[float, float] | None:
+        """Return what the image shows as black and white: the network is to see what the user sees."""
+        # napari can choose them anew for every frame; then those that the video was opened with stay.
+        return self._limits if getattr(self.image, "_keep_auto_contrast", False) else layer_limits(self.image)
+
     def _change_stack(self, stack: LayerStack) -> None:
         stack.opening()
+        self._finish_undoing()
+        self.leaving.emit()
+        self._elsewhere[self.stack.plane] = self.records, self._edited
         self.stack = stack
-        self.prompts.stack = stack
+        self.prompts.change_stack(stack)
         if self.canvas is not None:
             self.canvas.stack = stack
-        self.prompts.masks.clear()
-        self._edited.clear()
         self.history.clear()
-        self.records = Records(stack.n_frames)
-        self._open()
+        fresh: tuple[Records, set[Key]] = (Records(stack.n_frames), set())
+        self.records, self._edited = self._elsewhere.pop(stack.plane, fresh)
+        self._open(_FILL)
 
     # The tracker
 
@@ -742,15 +868,18 @@ class Session(QObject):
             raise UsageError("The model cannot be changed while tracking; press Stop first.")
         if choice != self.choice or (self.model is None and not self.loading):
             self.choice = choice
-            self._open()
+            self._finish_undoing()
+            self._open(_REDRAW)
 
-    def _open(self) -> None:
+    def _open(self, how: int) -> None:
+        """Make a tracker, and tell it all prompts; `how` is what becomes of the masks of prompted frames."""
         self.model, self.loading = None, True
         self._told.clear()
         self._known = {}
+        self._on_tracker.clear()
+        self._limits = layer_limits(self.image)
         self._thread.open(self.choice, self.stack.open)
-        with self._silently():
-            self._sync_guarded()
+        self._sync_guarded(how)
         self.state_changed.emit()
 
     def _start_thread(self) -> TrackerThread:
@@ -770,16 +899,25 @@ class Session(QObject):
         self.state_changed.emit()
 
     def _on_failed(self, error: Exception) -> None:
-        if self.loading:
-            self.loading, self._known = False, {}
+        loading, self.loading = self.loading, False
         self._tell(sentence(error))
+        if loading:  # a pass that was to come after that does not come
+            self._on_ended(PassEnd(0, 0, 0.0, stopped=True))
         self.state_changed.emit()
 
     def _tell(self, message: str) -> None:
-        """Tell the user something, once for as long as it stays so."""
+        """Tell the user something, once for each thing that the user does."""
         if message not in self._told:
             self._told.add(message)
             self.failed.emit(message)
+
+    def _complain(self, problems: Sequence[str]) -> None:
+        """Tell what is wrong with the prompts, once for as long as it stays so."""
+        new = [problem for problem in problems if problem not in self._complaints]
+        self._complaints = set(problems)
+        if new:
+            more = f" {len(new) - 1} more cannot be used either." if len(new) > 1 else ""
+            self.failed.emit(new[0] + more)
 
     @property
     def is_busy(self) -> bool:
@@ -806,6 +944,8 @@ class Session(QObject):
         """Let go of everything but the layers; the session is not to be used after that."""
         if self._closed:
             return
+        self._finish_undoing()
+        self._leave()
         self._closed = True
         self.tracking = False
         self._thread.close()
@@ -814,15 +954,55 @@ class Session(QObject):
         with suppress(ValueError, TypeError, RuntimeError):
             self.viewer.layers.events.removed.disconnect(self._on_removed)
             self.viewer.dims.events.point.disconnect(self._on_dims)
+            self.image.events.contrast_limits.disconnect(self._on_limits)
+            for name in _PLACES:
+                getattr(self.image.events, name).disconnect(self._on_placed)
         if self._clicks is not None:
             self._clicks.close()
         self.prompts.drop_points()
         self.prompts.drop_boxes()
         self._drop_labels()
 
+    def _leave(self) -> None:
+        """Leave what no layer holds with our own labels, for the next session on the same video."""
+        about = None if self.labels is None else self.labels.metadata.get(METADATA_KEY)
+        if isinstance(about, dict):
+            about["left"] = _Left(
+                self.stack.plane, self.records, self.names, dict(self.prompts.masks), self._edited
+            )
+
+    def _take_up_left(self, labels: Labels) -> None:
+        about = labels.metadata.get(METADATA_KEY)
+        left = about.pop("left", None) if isinstance(about, dict) else None
+        if not isinstance(left, _Left):
+            return
+        self.names.update(left.names)
+        if left.plane == self.stack.plane and left.records.n_frames == self.stack.n_frames:
+            self.records, self.prompts.masks, self._edited = left.records, left.masks, left.edited
+            self._ids |= {i for i in left.records.object_ids if left.records[i].present.any()}
+
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread of a closed session to end."""
         self._thread.join(timeout)
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """What a session leaves behind besides layers.
+
+    Attributes
+    ----------
+    plane : tuple
+        The part of the image that it was on; names alone belong to all of it.
+    records, names, masks, edited
+        As the session had them.
+    """
+
+    plane: tuple[int | None, tuple[tuple[int, int], ...]]
+    records: Records
+    names: dict[int, str]
+    masks: dict[Key, GivenMask]
+    edited: set[Key]
 
 
 def _single_shot(milliseconds: int, call: Callable[[], object]) -> QTimer:
@@ -852,7 +1032,15 @@ def _ids_in(layer: Labels) -> set[int]:
     """Return the ids in labels that are in memory."""
     if not isinstance(layer.data, np.ndarray) or METADATA_KEY in layer.metadata:
         return set()
-    return set(np.unique(layer.data).tolist()) - {0}
+    return {i for i in np.unique(layer.data).tolist() if i > 0}
+
+
+def _is_writable(data: Any) -> bool:
+    """Whether labels can be drawn into an array."""
+    if not hasattr(data, "__setitem__") or type(data).__module__.startswith("dask"):
+        return False
+    writeable = getattr(getattr(data, "flags", None), "writeable", True)
+    return bool(writeable) and not getattr(data, "read_only", False)
 
 
 def has_picture(layer: Layer) -> bool:

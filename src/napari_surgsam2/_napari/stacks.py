@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_surgsam2.errors import UsageError, VideoError
-from napari_surgsam2.video.layers import layer_limits, spatial_shape
+from napari_surgsam2.video.axes import SMALLEST_SIDE
+from napari_surgsam2.video.contrast import require_pixel_type
+from napari_surgsam2.video.layers import full_data, layer_limits, spatial_shape
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from napari_surgsam2.video import Video
 
 _TIME_NAMES = ("t", "time", "frame", "frames")
+_PICTURE_NAMES = ("y", "x")
 _PICKED_LETTERS = "ZC"  # what `open_video` calls the axes that one index is picked along
-_SPARE_LETTERS = "QRUVW"  # for axes of length 1
+_SPARE_LETTERS = "QRUVWABDEFGHIJKLMNOP"  # for axes of length 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,11 @@ class LayerStack:
         """Number of frames."""
         return 1 if self.frame_axis is None else self.layer_shape[self.frame_axis]
 
+    @property
+    def plane(self) -> tuple[int | None, tuple[tuple[int, int], ...]]:
+        """Which part of the layer it is, to be looked up by."""
+        return self.frame_axis, tuple(sorted(self.picked.items()))
+
     def index(self, frame: int | slice) -> tuple[int | slice, ...]:
         """Return what to index an array of `layer_shape` with for a frame, or a run of frames."""
         leading = len(self.layer_shape) - 2
@@ -83,6 +91,32 @@ class LayerStack:
             rows[:, self.frame_axis] = table[:, 0]
         rows[:, -2:] = table[:, 1:]
         return rows
+
+    def require_video(self) -> None:
+        """Refuse what cannot be segmented.
+
+        Raises
+        ------
+        VideoError
+            If the layer is empty, its pictures are too small, it holds no numbers or has too many axes.
+        """
+        name, shape = self.layer.name, self.layer_shape
+        if 0 in shape:
+            raise VideoError(f"The layer '{name}' has shape {shape}: there is nothing in it. Choose another.")
+        height, width = shape[-2:]
+        if min(height, width) < SMALLEST_SIDE:
+            raise VideoError(
+                f"The pictures in '{name}' have {height} x {width} pixels; both sides need at least "
+                f"{SMALLEST_SIDE}. Choose another layer, or one whose last two axes are the picture."
+            )
+        names = [_plain(label) for label in self.layer.axis_labels]
+        if any(n in _TIME_NAMES for n in names[-2:]) and any(n in _PICTURE_NAMES for n in names[:-2]):
+            raise VideoError(
+                f"The axes of '{name}' are called {', '.join(names)}; the last two must be the picture. Move "
+                "the axes of the array, for instance by numpy.moveaxis(array, -1, 0)."
+            )
+        require_pixel_type(full_data(self.layer).dtype)
+        self.opening()
 
     def opening(self) -> dict[str, Any]:
         """Return what `open_video` is to be called with besides the source."""
@@ -126,9 +160,13 @@ def frame_axes(layer: Image) -> list[int]:
 def likely_frame_axis(layer: Image) -> int | None:
     """Return the axis whose name says that it is time, or the first that is longer than 1; None without."""
     axes = frame_axes(layer)
-    names = [str(name).strip().lower() for name in layer.axis_labels]
+    names = [_plain(name) for name in layer.axis_labels]
     named = [axis for axis in axes if names[axis] in _TIME_NAMES]
     return next(iter(named + axes), None)
+
+
+def _plain(label: object) -> str:
+    return str(label).strip().lower()
 
 
 def axis_name(layer: Image, axis: int) -> str:
@@ -160,6 +198,11 @@ def stack_of(layer: Image, frame_axis: int | None, position: Sequence[float]) ->
     axis = likely_frame_axis(layer) if frame_axis is None else frame_axis
     if axis is not None and not 0 <= axis < leading:
         raise UsageError(f"The frame axis is {axis}; '{layer.name}' of shape {shape} has 0 to {leading - 1}.")
+    if axis is not None and shape[axis] == 1 and frame_axes(layer):
+        raise UsageError(
+            f"The frame axis is {axis}, along which '{layer.name}' of shape {shape} has one entry; follow "
+            f"one of {', '.join(map(str, frame_axes(layer)))}."
+        )
     picked = {
         other: int(np.clip(round(float(position[other])), 0, shape[other] - 1))
         for other in range(leading)

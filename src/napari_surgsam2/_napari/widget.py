@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils import progress as activity
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_surgsam2.errors import SurgSam2Error, UsageError
@@ -23,12 +24,12 @@ from .object_table import ObjectRow
 from .reader import get_reader
 from .review import Review
 from .session import Session, has_picture
-from .stacks import axis_name, frame_axes
+from .stacks import LayerStack, axis_name, frame_axes
 from .worker import PassEnd, PassFrame
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image, Labels, Points
+    from napari.layers import Image, Labels, Points, Shapes
     from qtpy.QtGui import QCloseEvent
 
     from napari_surgsam2.project import Project
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _REFRESH = 150  # milliseconds between two updates of the table and the timeline
 _NEW = "a new layer"
+_NONE = "no layer"
 _NO_VIDEO = "There is no video; open one, or choose an image layer."
 
 
@@ -70,11 +72,15 @@ class SurgSam2Widget(QWidget):
         self._activity: Any = None
         self._pace = _Pace()
         self._choosing = False  # while true, what the combos say is not the user's doing
+        self._refused: Image | None = None  # one that is no video, which has been said
         self._closed = False
         self._problem = ""
+        self._earlier: Project | None = None  # what is offered of an earlier session
         self._bound: dict[str, Callable[[Any], None]] = {}
         self._refresh_timer = _timer(_REFRESH, self._refresh)
         self._choose_timer = _timer(0, self._choose_video)
+        self._left_timer = _timer(0, self._shut_down_if_left)
+        self._end_with_window()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.controls)
@@ -88,10 +94,12 @@ class SurgSam2Widget(QWidget):
         c.video.choices = self._images
         c.frame_axis.choices = self._axes
         c.clicks_in.choices = self._points_layers
+        c.boxes_in.choices = self._shapes_layers
         c.masks_in.choices = self._labels_layers
         c.video.changed.connect(self._on_video)
         c.frame_axis.changed.connect(self._on_frame_axis)
         c.clicks_in.changed.connect(self._on_clicks_in)
+        c.boxes_in.changed.connect(self._on_boxes_in)
         c.masks_in.changed.connect(self._on_masks_in)
         c.models.changed.connect(self._on_model)
         c.models.failed.connect(self._tell)
@@ -124,9 +132,13 @@ class SurgSam2Widget(QWidget):
         c.save_measurements.changed.connect(lambda _=None: self.keeper.ask_measurements())
         c.save_project.changed.connect(lambda _=None: self.keeper.ask_save_project())
         c.open_project.changed.connect(lambda _=None: self._ask_project())
-        layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.changed):
+        for event in self._layer_events():
             event.connect(self._on_layers)
+
+    def _layer_events(self) -> list[Any]:
+        events = self.viewer.layers.events
+        renamed = [events.renamed] if hasattr(events, "renamed") else []  # not in every napari
+        return [events.inserted, events.removed, events.changed, *renamed]
 
     def _bind_keys(self) -> None:
         keys: dict[str, Callable[[Session], object]] = {
@@ -162,6 +174,10 @@ class SurgSam2Widget(QWidget):
         fitting = [] if self.session is None else choosing.points_for(self.viewer, self.session.image)
         return [*((layer.name, layer) for layer in fitting), (_NEW, None)]
 
+    def _shapes_layers(self, _: Any = None) -> list[tuple[str, Any]]:
+        fitting = [] if self.session is None else choosing.shapes_for(self.viewer, self.session.image)
+        return [(_NONE, None), *((layer.name, layer) for layer in fitting)]
+
     def _labels_layers(self, _: Any = None) -> list[tuple[str, Any]]:
         fitting = [] if self.session is None else choosing.labels_for(self.viewer, self.session.image)
         return [*((layer.name, layer) for layer in fitting), (_NEW, None)]
@@ -176,27 +192,39 @@ class SurgSam2Widget(QWidget):
             self._choosing = before
 
     def _on_layers(self, _: Any = None) -> None:
-        """Layers came, went or got another name or order: the combos follow."""
+        """Layers came, went or got another name or order."""
+        self._offer_layers()
+        if self.session is None and not self._closed:
+            self._choose_timer.start()
+
+    def _offer_layers(self) -> None:
+        """Let the combos offer what layers there are."""
         c, session = self.controls, self.session
         with self._by_itself():
-            for combo in (c.video, c.clicks_in, c.masks_in):
+            combos = (c.video, c.clicks_in, c.boxes_in, c.masks_in)
+            for combo in combos:
                 combo.reset_choices()
-            used = (None,) * 3 if session is None else (session.image, session.points, session.labels)
-            for combo, layer in zip((c.video, c.clicks_in, c.masks_in), used, strict=True):
+            used: tuple[Any, ...] = (None,) * len(combos)
+            if session is not None:
+                used = (session.image, session.points, session.boxes, session.labels)
+            for combo, layer in zip(combos, used, strict=True):
                 if layer in combo.choices:
                     combo.value = layer
-        if session is None and not self._closed:
-            self._choose_timer.start()
 
     def _on_clicks_in(self, layer: Points | None) -> None:
         if not self._choosing:
             self._do(lambda s: s.use_points(layer))
-            self._on_layers()
+            self._offer_layers()
+
+    def _on_boxes_in(self, layer: Shapes | None) -> None:
+        if not self._choosing:
+            self._do(lambda s: s.use_boxes(layer))
+            self._offer_layers()
 
     def _on_masks_in(self, layer: Labels | None) -> None:
         if not self._choosing:
             self._do(lambda s: s.use_labels(layer))
-            self._on_layers()
+            self._offer_layers()
 
     def _on_frame_axis(self, axis: int | None) -> None:
         if not self._choosing and axis is not None:
@@ -228,7 +256,7 @@ class SurgSam2Widget(QWidget):
         with self._by_itself():
             self.controls.video.reset_choices()
             self.controls.video.value = chosen
-        if chosen is not None:
+        if chosen is not None and chosen is not self._refused:
             self.begin(chosen)
         else:
             self._show_state()
@@ -239,20 +267,30 @@ class SurgSam2Widget(QWidget):
             if image is not None:
                 self.begin(image)
 
-    def begin(self, image: Image) -> None:
-        """Begin to segment an image; layers that an earlier session on it left are used again."""
+    def begin(self, image: Image, frame_axis: int | None = None) -> None:
+        """Begin to segment an image; layers that an earlier session on it left are used again.
+
+        Parameters
+        ----------
+        image : napari.layers.Image
+            The video.
+        frame_axis : int, optional
+            The axis that is followed; the likeliest if left out.
+        """
         self.end()
         try:
             choice = self.controls.models.value()
             points = choosing.earlier_points(self.viewer, image)
+            boxes = choosing.earlier_boxes(self.viewer, image)
             labels = choosing.earlier_labels(self.viewer, image)
             with self._by_itself():
-                session = Session(self.viewer, image, choice, points=points, labels=labels)
+                session = Session(self.viewer, image, choice, frame_axis, points, labels)
         except SurgSam2Error as error:
+            self._refused = image
             self._tell(str(error))
             return
-        self.session = session
-        self.keeper.project_path = None
+        self.session, self._refused = session, None
+        self.keeper.begin(session.stack)
         session.changed.connect(self._on_changed)
         session.state_changed.connect(self._show_state)
         session.loaded.connect(self._on_loaded)
@@ -261,10 +299,13 @@ class SurgSam2Widget(QWidget):
         session.ended.connect(self._on_ended)
         session.failed.connect(self._tell)
         session.noticed.connect(show_info)
-        session.gone.connect(self.end)
+        session.leaving.connect(self._keep_now)
+        session.gone.connect(self._on_gone)
+        if boxes is not None:
+            session.use_boxes(boxes)
         self._set_options()
         self._problem = ""
-        self._on_layers()
+        self._offer_layers()
         self._offer_axes()
         self._offer_earlier()
         session.click_mode()
@@ -284,8 +325,12 @@ class SurgSam2Widget(QWidget):
         c.bar.hide()
         c.pace.setText("")
         c.axis_row.visible = c.restore.visible = False
-        self._on_layers()
+        self._offer_layers()
         self._show_state()
+
+    def _on_gone(self) -> None:
+        self.end()
+        self._choose_timer.start()
 
     def _on_model(self) -> None:
         try:
@@ -378,7 +423,8 @@ class SurgSam2Widget(QWidget):
     def _tell(self, message: str) -> None:
         """Tell the user once, in napari's way, and leave it in the dock until something is done."""
         self._problem = message
-        self.controls.status.setText(message)
+        if not self._closed:
+            self.controls.status.setText(message)
         show_error(message)
 
     # Showing
@@ -399,6 +445,7 @@ class SurgSam2Widget(QWidget):
             c.track_backward,
             c.frame_axis,
             c.clicks_in,
+            c.boxes_in,
             c.masks_in,
         ):
             control.enabled = usable
@@ -454,36 +501,53 @@ class SurgSam2Widget(QWidget):
 
         self._problem = ""
         try:
+            if self.session is not None and self.session.tracking:
+                raise UsageError("A project cannot be opened while tracking; press Stop first.")
             project = load_project(Path(path))
             image = self._image_of(project)
+            stack = saving.stack_for(project, image, image.world_to_data(self.viewer.dims.point))
             self.controls.models.setValue(saving.choice_of(project, self.controls.models.device.value))
-            if self.session is None or self.session.image is not image:
-                self.begin(image)
-            else:
+            session = self.session
+            if session is not None and session.image is image and session.stack.plane == stack.plane:
                 self._on_model()
+            else:
+                self._show_plane(stack)
+                self.begin(image, stack.frame_axis)
             if self.session is not None:
                 saving.take_up(self.session, project)
                 self.controls.restore.visible = False
-                self.keeper.project_path = Path(path)
+                self.keeper.opened(Path(path), project)
         except SurgSam2Error as error:
             self._tell(str(error))
+
+    def _show_plane(self, stack: LayerStack) -> None:
+        """Move the viewer to where a stack was picked."""
+        image = stack.layer
+        row = [float(value) for value in image.world_to_data(self.viewer.dims.point)]
+        for axis, index in stack.picked.items():
+            row[axis] = index
+        world = image.data_to_world(row)
+        for axis in stack.picked:
+            self.viewer.dims.set_point(self.viewer.dims.ndim - len(row) + axis, float(world[axis]))
 
     def _image_of(self, project: Project) -> Image:
         """Return the layer of a project's video, opening it where it is not there."""
         found = self._images()
+        current = found[0] if self.session is None and len(found) == 1 else None
+        if self.session is not None:
+            current = self.session.image
+        if project.video is None or not project.video.exists():  # perhaps it was opened from elsewhere
+            if current is not None:
+                return current
+            if project.video is None:
+                raise UsageError(
+                    "The project's video came from no file; open it, choose it above, and open the project "
+                    "again."
+                )
         for image in found:
             source = saving.source_path(image)
-            if project.video is None or source is None or not project.video.exists():
-                continue
-            if source.samefile(project.video):
+            if source is not None and source.samefile(project.video):
                 return image
-        if project.video is None:
-            current = None if self.session is None else self.session.image
-            if current is not None or len(found) == 1:
-                return current or found[0]
-            raise UsageError(
-                "The project's video came from no file; open it, choose it above, and open the project again."
-            )
         project.open_video().close()  # says what is wrong with it
         plugin = "napari-surgsam2" if get_reader(str(project.video)) is not None else "napari"
         with self._by_itself():
@@ -491,17 +555,17 @@ class SurgSam2Widget(QWidget):
         return next(layer for layer in opened if has_picture(layer))
 
     def _offer_earlier(self) -> None:
-        project, restore = self.keeper.earlier(), self.controls.restore
+        self._earlier = project = self.keeper.earlier()
+        restore = self.controls.restore
         restore.visible = project is not None
         if project is not None:
             count = len(project.prompts)
             restore.text = f"Restore {count} prompt{'s' if count > 1 else ''} of an earlier session"
 
     def _restore(self, session: Session) -> None:
-        project = self.keeper.earlier()
         self.controls.restore.visible = False
-        if project is not None:
-            saving.take_up(session, project)
+        if self._earlier is not None:
+            saving.take_up(session, self._earlier)
 
     # For scripts
 
@@ -527,8 +591,34 @@ class SurgSam2Widget(QWidget):
             QApplication.processEvents()
         self._refresh()
 
+    def _end_with_window(self) -> None:
+        """Shut down with the window, and keep what is to be kept when napari quits."""
+        shut_down = weakref.WeakMethod(self.shut_down)
+
+        def destroyed() -> None:
+            if (call := shut_down()) is not None:
+                call()
+
+        self.destroyed.connect(destroyed)
+        if (application := QApplication.instance()) is not None:
+            application.aboutToQuit.connect(self._keep_now)
+
+    def _keep_now(self) -> None:
+        self.keeper.flush()
+
+    def event(self, event: QEvent | None) -> bool:
+        """Notice being taken out of a dock: that is all that happens when its cross is clicked."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            self._left_timer.start()
+        return super().event(event)
+
+    def _shut_down_if_left(self) -> None:
+        if self.parent() is None:
+            self.shut_down()
+            self.deleteLater()  # else what Qt's signals are connected to keeps it alive
+
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802
-        """Stop everything when the dock is closed; the layers stay."""
+        """Stop everything when the widget is closed; the layers stay."""
         self.shut_down()
         super().closeEvent(event)
 
@@ -537,15 +627,15 @@ class SurgSam2Widget(QWidget):
         if self._closed:
             return
         self._closed = True
-        self._refresh_timer.stop()
-        self._choose_timer.stop()
-        layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.changed):
+        for timer in (self._refresh_timer, self._choose_timer, self._left_timer):
+            timer.stop()
+        for event in self._layer_events():
             event.disconnect(self._on_layers)
         for key in self._bound:
             self.viewer.bind_key(key, None, overwrite=True)
         self._bound.clear()
-        self.end()
+        with suppress(RuntimeError):  # what is shown may have been deleted, with the window
+            self.end()
         self.review.close()
 
 

@@ -6,8 +6,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _FRAMES_AHEAD = 4  # tracked frames that wait to be shown, before tracking waits for them
 _PATIENCE = 0.05  # seconds between two looks at whether a waiting pass is to stop
+_NO_MEMORY = "DefaultCPUAllocator"  # what torch says, as a RuntimeError, where the host's memory ends
 
 
 @dataclass(frozen=True)
@@ -151,24 +153,29 @@ class TrackerThread(QObject):
     """Owns a tracker in a thread of its own; calls come from the main thread, and signals go there.
 
     Jobs run in turn. One with a key takes the place of a waiting one with the same key: the newest request
-    wins. Changes of prompts are also done between the frames of a pass.
+    wins. Changes of prompts are also done between the frames of a pass. Of a tracker that has been replaced
+    nothing is heard any more, and after `close` nothing at all.
     """
 
     ready = Signal(object)  # the Model
     downloading = Signal(object, object)  # bytes done, and in all or None
     answered = Signal(object)  # PromptAnswer
-    tracked = Signal(object)  # PassFrame; `frame_taken` is to be called for each
+    tracked = Signal(object)  # PassFrame; the pass waits where too many have not been dealt with
     ended = Signal(object)  # PassEnd
     failed = Signal(object)  # Exception
+    _sent = Signal(int, str, object)  # from the thread: number of the tracker, name of the signal, arguments
 
     def __init__(self) -> None:
         super().__init__()
-        self._jobs: OrderedDict[object, tuple[Callable[[], None], bool]] = OrderedDict()
+        self._jobs: OrderedDict[object, tuple[Callable[[], None], bool, int]] = OrderedDict()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._closing = False
         self._working = False
+        self._asked_for = 0  # number of the tracker asked for last
+        self._at_work = 0  # number of the tracker that the thread's job is for
         self._room = threading.Semaphore(_FRAMES_AHEAD)
+        self._sent.connect(self._deliver)
         self._tracker: Tracker | None = None
         self._video: Video | None = None
         self._thread = threading.Thread(target=self._run, name="napari-surgsam2 tracker", daemon=True)
@@ -179,9 +186,11 @@ class TrackerThread(QObject):
     def open(self, choice: TrackerChoice, open_video: Callable[[], Video]) -> None:
         """Make a tracker in place of the one before; `ready` follows, or `failed`."""
         self.stop()
+        self._stop = stop = threading.Event()
         with self._changed:
             self._jobs.clear()
-        self._post("open", lambda: self._open(choice, open_video))
+            self._asked_for += 1
+        self._post("open", lambda: self._open(choice, open_video, stop))
 
     def set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
         """Put prompts in place of an object's on a frame; `answered` follows."""
@@ -198,7 +207,7 @@ class TrackerThread(QObject):
 
     def warm(self, frame: int) -> None:
         """Encode a frame that will perhaps be prompted."""
-        self._post("warm", lambda: self._need_tracker().warm(frame))
+        self._post("warm", lambda: self._warm(frame))
 
     def track(
         self,
@@ -214,10 +223,6 @@ class TrackerThread(QObject):
     def stop(self) -> None:
         """End a pass or a download; what was tracked stays."""
         self._stop.set()
-
-    def frame_taken(self) -> None:
-        """Say that a tracked frame has been dealt with, so that another may come."""
-        self._room.release()
 
     def close(self) -> None:
         """End the thread after what it is doing; no more signals come."""
@@ -240,8 +245,17 @@ class TrackerThread(QObject):
     def _post(self, key: object, job: Callable[[], None], between: bool = False) -> None:
         with self._changed:
             self._jobs.pop(key, None)
-            self._jobs[key] = (job, between)
+            self._jobs[key] = (job, between, self._asked_for)
             self._changed.notify()
+
+    def _deliver(self, tracker: int, name: str, values: tuple[object, ...]) -> None:
+        """Emit what came from the thread, unless it is of a tracker that has been replaced meanwhile."""
+        try:
+            if tracker == self._asked_for and not self._closing:
+                getattr(self, name).emit(*values)
+        finally:
+            if name == "tracked":
+                self._room.release()
 
     # In the thread
 
@@ -253,7 +267,7 @@ class TrackerThread(QObject):
                     self._changed.wait()
                 if self._closing:
                     break
-                _, (job, _) = self._jobs.popitem(last=False)
+                _, (job, _, self._at_work) = self._jobs.popitem(last=False)
                 self._working = True
             self._guard(job)
             del job
@@ -265,11 +279,11 @@ class TrackerThread(QObject):
         except StoppedError:
             pass
         except Exception as error:  # whatever it is, the user is told, and the thread goes on
-            self._emit(self.failed, error)
+            self._send("failed", error)
 
-    def _emit(self, signal: Any, *values: object) -> None:
+    def _send(self, name: str, *values: object) -> None:
         if not self._closing:
-            signal.emit(*values)
+            self._sent.emit(self._at_work, name, values)
 
     def _need_tracker(self) -> Tracker:
         if self._tracker is None:
@@ -283,14 +297,13 @@ class TrackerThread(QObject):
             self._video.close()
         self._tracker = self._video = None
 
-    def _open(self, choice: TrackerChoice, open_video: Callable[[], Video]) -> None:
+    def _open(self, choice: TrackerChoice, open_video: Callable[[], Video], stop: threading.Event) -> None:
         self._let_go()
-        self._stop.clear()
 
         def progress(done: int, total: int | None) -> None:
-            if self._stop.is_set():
+            if stop.is_set():
                 raise StoppedError
-            self._emit(self.downloading, done, total)
+            self._send("downloading", done, total)
 
         from napari_surgsam2.tracking import Tracker
 
@@ -302,17 +315,20 @@ class TrackerThread(QObject):
             self._tracker = Tracker(model, self._video, choice.settings)
         except Exception as error:
             with self._changed:
-                replaced = "open" in self._jobs
-                if not replaced:  # what waits for this tracker waits in vain
+                if self._at_work == self._asked_for:  # what waits for this tracker waits in vain
                     self._jobs.clear()
-            if isinstance(error, StoppedError) and not replaced:
+            if isinstance(error, StoppedError):
                 raise UsageError("Loading the model was stopped; choose a model to go on.") from None
             raise
-        self._emit(self.ready, model)
+        self._send("ready", model)
+
+    def _warm(self, frame: int) -> None:
+        with suppress(Exception):  # what is wrong is told when the frame is asked for
+            self._need_tracker().warm(frame)
 
     def _set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
         result = self._need_tracker().set_prompts(frame, object_id, prompts)
-        self._emit(self.answered, PromptAnswer(token, object_id, FrameAnswer.of(result)))
+        self._send("answered", PromptAnswer(token, object_id, FrameAnswer.of(result)))
 
     def _remove(self, object_id: int) -> None:
         tracker = self._need_tracker()
@@ -348,18 +364,18 @@ class TrackerThread(QObject):
         except Exception as failure:  # told with the end of the pass
             error = failure
         seconds = time.monotonic() - began
-        self._emit(self.ended, PassEnd(done, total, seconds, self._stop.is_set() and done < total, error))
+        self._send("ended", PassEnd(done, total, seconds, self._stop.is_set() and done < total, error))
 
     def _hand_over(self, frame: PassFrame) -> None:
         """Wait until there is room, so that frames do not pile up before a busy window."""
         while not self._room.acquire(timeout=_PATIENCE):
             if self._closing:
                 raise StoppedError
-        self._emit(self.tracked, frame)
+        self._send("tracked", frame)
 
     def _do_between(self) -> None:
         with self._changed:
-            waiting = [key for key, (_, between) in self._jobs.items() if between]
+            waiting = [key for key, (_, between, _) in self._jobs.items() if between]
             jobs = [self._jobs.pop(key)[0] for key in waiting]
         for job in jobs:
             self._guard(job)
@@ -369,6 +385,10 @@ def sentence(error: BaseException) -> str:
     """Return what to tell the user of an error."""
     if isinstance(error, SurgSam2Error):
         return str(error)
-    if isinstance(error, MemoryError):
-        return f"There is not enough memory ({error}); use a smaller video, model or input size."
-    return f"Something went wrong that should not have ({type(error).__name__}: {error})."
+    said = str(error).strip().removesuffix(".")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in said:
+        return (
+            f"There is not enough memory ({said}). Use a smaller model or input size, fewer objects at a "
+            "time, or the device 'cpu'."
+        )
+    return f"Something went wrong that should not have ({type(error).__name__}: {said})."
