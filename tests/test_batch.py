@@ -18,6 +18,7 @@ from napari_surgsam2 import checkpoints, pipeline
 from napari_surgsam2.batch import Job, JobError, JobEvent, load_jobs, run_batch, worker
 from napari_surgsam2.batch.cluster import ClusterError, plan_workers
 from napari_surgsam2.batch.dispatch import Run
+from napari_surgsam2.batch.jobs import named_apart
 from napari_surgsam2.errors import OutputError, UsageError
 from tests.helpers.clips import moving_blobs
 
@@ -454,3 +455,11 @@ def test_without_dask_distributed_it_is_said_how_to_get_it(archive: Path, monkey
 def test_an_error_of_a_job_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(JobError("video", "gone")))
     assert (error.column, str(error)) == ("video", "gone")
+
+
+def test_videos_of_the_same_name_are_told_apart():
+    jobs = [
+        Job(video=f"{folder}/clip.mp4", prompts=[ns.Point(0, 1, 1)], output=f"{folder}.tif")
+        for folder in "abc"
+    ]
+    assert [job.name for job in named_apart(jobs)] == ["clip", "clip (2)", "clip (3)"]

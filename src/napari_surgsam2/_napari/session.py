@@ -899,10 +899,8 @@ class Session(QObject):
         self.state_changed.emit()
 
     def _on_failed(self, error: Exception) -> None:
-        loading, self.loading = self.loading, False
+        self.loading = False
         self._tell(sentence(error))
-        if loading:  # a pass that was to come after that does not come
-            self._on_ended(PassEnd(0, 0, 0.0, stopped=True))
         self.state_changed.emit()
 
     def _tell(self, message: str) -> None:

@@ -286,8 +286,8 @@ class TrackerThread(QObject):
             self._sent.emit(self._at_work, name, values)
 
     def _need_tracker(self) -> Tracker:
-        if self._tracker is None:
-            raise UsageError("There is no model to track with; choose one that can be loaded.")
+        if self._tracker is None:  # it has been told already that there is none
+            raise StoppedError
         return self._tracker
 
     def _let_go(self) -> None:
@@ -311,15 +311,10 @@ class TrackerThread(QObject):
 
         try:
             model: Model = shared_model(choice.model, choice.image_size, choice.device, progress)
-            self._video = open_video()
-            self._tracker = Tracker(model, self._video, choice.settings)
-        except Exception as error:
-            with self._changed:
-                if self._at_work == self._asked_for:  # what waits for this tracker waits in vain
-                    self._jobs.clear()
-            if isinstance(error, StoppedError):
-                raise UsageError("Loading the model was stopped; choose a model to go on.") from None
-            raise
+        except StoppedError:
+            raise UsageError("Loading the model was stopped; choose a model to go on.") from None
+        self._video = open_video()
+        self._tracker = Tracker(model, self._video, choice.settings)
         self._send("ready", model)
 
     def _warm(self, frame: int) -> None:
@@ -342,7 +337,7 @@ class TrackerThread(QObject):
         frames: tuple[int, int] | None,
         objects: Sequence[int] | None,
     ) -> None:
-        began, done, total = time.monotonic(), 0, 0
+        began, done, total, stopped = time.monotonic(), 0, 0, False
         error: Exception | None = None
         try:
             tracker = self._need_tracker()
@@ -359,12 +354,12 @@ class TrackerThread(QObject):
                     self._do_between()
             finally:
                 propagation.close()
+            stopped = self._stop.is_set() and done < total
         except StoppedError:
-            pass
+            stopped = True
         except Exception as failure:  # told with the end of the pass
             error = failure
-        seconds = time.monotonic() - began
-        self._send("ended", PassEnd(done, total, seconds, self._stop.is_set() and done < total, error))
+        self._send("ended", PassEnd(done, total, time.monotonic() - began, stopped, error))
 
     def _hand_over(self, frame: PassFrame) -> None:
         """Wait until there is room, so that frames do not pile up before a busy window."""

@@ -122,6 +122,8 @@ def local_client(plan: Plan) -> Iterator[Any]:
     import distributed
 
     untyped: Any = distributed
+    # It tells all users of a package for Jupyter.
+    logging.getLogger("distributed.http.proxy").setLevel(logging.WARNING)
 
     options = {
         "nthreads": 1,  # jobs at once

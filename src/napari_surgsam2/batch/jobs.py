@@ -246,6 +246,20 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
     refuse(errors)
 
 
+def named_apart(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs with a number behind each name that one before it has too, as in "clip (2)"."""
+    seen: set[str] = set()
+    named = []
+    for job in jobs:
+        name, count = job.name, 1
+        while name in seen:
+            count += 1
+            name = f"{job.name} ({count})"
+        seen.add(name)
+        named.append(job if name == job.name else dataclasses.replace(job, name=name))
+    return named
+
+
 @contextmanager
 def column_of(column: str) -> Iterator[None]:
     """Say of errors which column they are in."""

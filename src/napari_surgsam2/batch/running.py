@@ -12,7 +12,7 @@ from napari_surgsam2.masks._files import is_taken
 
 from .cluster import plan_workers, require_distributed
 from .dispatch import JobEvent, Run
-from .jobs import Job, check_jobs
+from .jobs import Job, check_jobs, named_apart
 from .report import BatchReport, ReportFolder
 from .tables import load_jobs
 
@@ -98,6 +98,7 @@ def run_batch(
         if not jobs:
             raise UsageError("There are no jobs; give at least one.")
         check_jobs(jobs, lambda index: f"Job {index} ('{jobs[index].name}')")
+    jobs = named_apart(jobs)
     if client is not None and not isinstance(client, str) and getattr(client, "asynchronous", True):
         raise UsageError("The client is asynchronous, or none at all; give a distributed.Client.")
     complete = [resume and not overwrite and _is_complete(job) for job in jobs]
