@@ -205,6 +205,7 @@ def test_tracks_lie_on_the_masks(widget):
     track(widget)
     session, before = widget.session, len(widget.viewer.layers)
     press(widget.controls.add_tracks)
+    widget.wait()
     assert len(widget.viewer.layers) == before + 1
     layer = widget.viewer.layers[-1]
     assert len(layer.data) == sum(len(set(np.unique(labels)) - {0}) for labels in session.labels.data)
@@ -220,6 +221,7 @@ def test_without_masks_there_are_no_tracks(open_widget, surgery):
     viewer.add_image(surgery.video[:2])
     widget = open_widget(viewer)
     press(widget.controls.add_tracks)
+    widget.wait()
     assert told() == ["There are no masks; track something first."]
 
 

@@ -483,3 +483,21 @@ def test_only_some_frames_and_objects(widget, session):
     track(session, objects=[2])
     assert set(np.unique(session.labels.data[1:])) == {0, 2}
     assert np.isnan(session.records[1].confidence[1:]).all()
+
+
+def test_a_click_after_an_undone_pass_begins_anew(widget, session, surgery):
+    """It refines no mask that the user does not see any more."""
+    label = true_objects(surgery)[0]
+    session.track()
+    session.wait()
+    session.undo()
+    session.wait()
+    last = FRAMES - 1
+    assert not session.canvas.frame(last).any()
+    session.add_prompts([click_on(surgery, label, frame=last)])
+    session.wait()
+    after_undo = session.canvas.frame(last) == 1
+    session.remove_object(1)
+    session.add_prompts([click_on(surgery, label, frame=last)])
+    session.wait()
+    np.testing.assert_array_equal(session.canvas.frame(last) == 1, after_undo)

@@ -85,3 +85,30 @@ def test_confidence_is_of_the_mask_or_of_its_absence(tracker) -> None:
     assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
     absent = tracker.set_prompts(1, 1, [Mask(1, np.zeros(clip_shape(tracker), bool))])
     assert absent.confidence[0] > 0.99
+
+
+def test_what_an_object_was_tracked_to_can_be_forgotten(model, clip) -> None:
+    tracker, fresh = Tracker(model, clip), Tracker(model, clip)
+    for t in (tracker, fresh):
+        t.set_prompts(0, 1, [FIRST])
+    for _ in tracker.propagate():
+        pass
+    tracker.forget(1, range(2, 5))
+    assert not len(tracker.result(3).object_ids)
+    assert tracker.result(1).object_ids.tolist() == [1]
+    assert tracker.result(0).object_ids.tolist() == [1]
+    click = Point(3, 10, 10)
+    np.testing.assert_array_equal(
+        tracker.set_prompts(3, 1, [click]).logits, fresh.set_prompts(3, 1, [click]).logits
+    )
+
+
+def test_going_both_ways_again_takes_no_object_forward_into_its_own_prompt(tracker) -> None:
+    """One that is prompted late is tracked backward from there, however often."""
+    tracker.set_prompts(0, 1, [FIRST])
+    tracker.set_prompts(4, 2, [Point(4, 45, 60, 2)])
+    for _ in range(2):
+        tracked = [(r.frame, tuple(r.memory)) for r in tracker.propagate("both")]
+        forward, backward = tracked[: tracker.video.n_frames], tracked[tracker.video.n_frames :]
+        assert [frame for frame, objects in forward if 2 in objects] == [*range(5, tracker.video.n_frames)]
+        assert [frame for frame, objects in backward if 2 in objects] == [3, 2, 1, 0]

@@ -113,6 +113,10 @@ class Keeper:
 
         self._in_background(prepare, show)
 
+    def add_tracks(self) -> None:
+        """Find the objects' centroids in the background, and add a Tracks layer of them."""
+        self._in_background(saving.find_tracks, saving.show_tracks)
+
     def _in_background(
         self, prepare: Callable[[Session], Callable[[], Any]], then: Callable[[Session, Any], object]
     ) -> None:

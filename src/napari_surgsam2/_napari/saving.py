@@ -28,7 +28,7 @@ from .worker import TrackerChoice
 if TYPE_CHECKING:
     from napari.layers import Image, Tracks
 
-    from napari_surgsam2.masks import Measurements
+    from napari_surgsam2.masks import CentroidTracks, Measurements
     from napari_surgsam2.project import Project
 
 
@@ -135,30 +135,39 @@ def _with_columns(features: Any, columns: dict[str, list[Any]]) -> Any:
     return out.reset_index(drop=True)
 
 
-def add_tracks(session: Session) -> Tracks:
-    """Add a Tracks layer of the objects' centroids."""
+def find_tracks(session: Session) -> Callable[[], CentroidTracks]:
+    """Return what finds the objects' centroids, to be called in any thread."""
     from napari_surgsam2.masks import centroid_tracks
 
-    stack = session.stack
-    if stack.frame_axis is None:
-        raise UsageError(f"'{session.image.name}' is a single picture; tracks need frames.")
-    found = centroid_tracks(StackLabels(session))
-    if not len(found.data):
-        raise UsageError("There are no masks; track something first.")
-    rows = stack.to_layer(found.data[:, 1:])
-    # Time comes first in a Tracks layer, whatever axis it is in the image.
-    placed = transforms(session.image)
-    if stack.frame_axis != 0:
+    axis, name = session.stack.frame_axis, session.image.name
+    if axis is None:
+        raise UsageError(f"'{name}' is a single picture; tracks need frames.")
+    if axis != 0:
         raise UsageError(
-            "A Tracks layer has time as its first axis; show the image with the frame axis first to get one."
+            f"The frames of '{name}' are along its axis {axis}, and a Tracks layer has time first; show the "
+            "image with that axis first."
         )
+    labels = StackLabels(session)
+
+    def run() -> CentroidTracks:
+        found = centroid_tracks(labels)
+        if not len(found.data):  # which no Tracks layer can be made of
+            raise UsageError("There are no masks; track something first.")
+        return found
+
+    return run
+
+
+def show_tracks(session: Session, found: CentroidTracks) -> Tracks:
+    """Add a Tracks layer of centroids, lying on the masks."""
+    rows = session.stack.to_layer(found.data[:, 1:])
     layer: Tracks = session.viewer.add_tracks(
         np.column_stack([found.data[:, :1], rows]),
         graph=found.graph,
         properties=found.properties,
         name=f"{session.image.name} tracks",
         metadata={METADATA_KEY: {"tracks": True}},
-        **placed,
+        **transforms(session.image),
     )
     return layer
 

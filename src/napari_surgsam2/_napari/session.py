@@ -729,15 +729,17 @@ class Session(QObject):
     def _swapping(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
         """Swap the frames of a step one by one; `given` and `objects` are what was prompted before it."""
         canvas = self._need_canvas()
-        axis = self.stack.frame_axis
+        axis, swapped = self.stack.frame_axis, set()
         for index, state in list(step.frames.items()):
             frame = 0 if axis is None else index[axis]
+            swapped.add(frame)
             now = FrameState.of(np.asarray(canvas.layer.data[index]), self.records.at(frame))
             step.frames[index] = now
             canvas.write_at(index, state.labels())
             self.records.restore(frame, state.known)
             self._ids |= set(state.known)
             yield
+        self._forget_tracked({key for key in self._on_tracker if key[0] in swapped})
         for key, old in given.items():  # one that had been painted is as it was before it was given
             painted = canvas.frame(key[0]) == key[1]
             if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
@@ -746,6 +748,14 @@ class Session(QObject):
             self._thread.remove_object(i)
             if i != self._current and not self.records[i].present.any():
                 self._ids.discard(i)
+
+    def _forget_tracked(self, keys: set[Key]) -> None:
+        """Let the tracker forget the masks of a pass that was undone, so that no click refines them."""
+        known = self.records.object_ids
+        lost = {(f, i) for f, i in keys if i not in known or np.isnan(self.records[i].confidence[f])}
+        for object_id in sorted({i for _, i in lost}):
+            self._thread.forget(object_id, sorted(f for f, i in lost if i == object_id))
+        self._on_tracker -= lost
 
     def _go_on_undoing(self) -> None:
         """Swap frames for a while, then let the window have its turn."""

@@ -123,12 +123,12 @@ class SurgSam2Widget(QWidget):
             c.track_backward: lambda s: self._track(s, "backward"),
             c.stop: lambda s: s.stop(),
             c.doubtful: lambda s: s.next_doubtful(),
-            c.add_tracks: saving.add_tracks,
             c.restore: self._restore,
         }
         for button, action in actions.items():
             button.changed.connect(lambda _=None, action=action: self._do(action))
         c.save_masks.changed.connect(lambda _=None: self.keeper.ask_masks())
+        c.add_tracks.changed.connect(lambda _=None: self.keeper.add_tracks())
         c.save_measurements.changed.connect(lambda _=None: self.keeper.ask_measurements())
         c.save_project.changed.connect(lambda _=None: self.keeper.ask_save_project())
         c.open_project.changed.connect(lambda _=None: self._ask_project())

@@ -205,6 +205,10 @@ class TrackerThread(QObject):
         """Forget an object."""
         self._post(("remove", object_id), lambda: self._remove(object_id), between=True)
 
+    def forget(self, object_id: int, frames: Sequence[int]) -> None:
+        """Forget what an object was tracked to in some frames."""
+        self._post(("forget", object_id, tuple(frames)), lambda: self._forget(object_id, frames))
+
     def warm(self, frame: int) -> None:
         """Encode a frame that will perhaps be prompted."""
         self._post("warm", lambda: self._warm(frame))
@@ -324,6 +328,11 @@ class TrackerThread(QObject):
     def _set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
         result = self._need_tracker().set_prompts(frame, object_id, prompts)
         self._send("answered", PromptAnswer(token, object_id, FrameAnswer.of(result)))
+
+    def _forget(self, object_id: int, frames: Sequence[int]) -> None:
+        tracker = self._need_tracker()
+        if object_id in tracker.object_ids:
+            tracker.forget(object_id, frames)
 
     def _remove(self, object_id: int) -> None:
         tracker = self._need_tracker()

@@ -92,13 +92,13 @@ def run_batch(
             "Workers are given and a scheduler too, which has workers of its own; leave one out."
         )
     if isinstance(jobs, (str, Path)):
-        jobs = load_jobs(jobs)
+        checked = load_jobs(jobs)
     else:
-        jobs = list(jobs)
-        if not jobs:
+        checked = list(jobs)
+        if not checked:
             raise UsageError("There are no jobs; give at least one.")
-        check_jobs(jobs, lambda index: f"Job {index} ('{jobs[index].name}')")
-    jobs = named_apart(jobs)
+        check_jobs(checked, lambda index: f"Job {index} ('{checked[index].name}')")
+    jobs = named_apart(checked)
     if client is not None and not isinstance(client, str) and getattr(client, "asynchronous", True):
         raise UsageError("The client is asynchronous, or none at all; give a distributed.Client.")
     complete = [resume and not overwrite and _is_complete(job) for job in jobs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,11 @@ class MemoryStore:
         self.nbytes += memory.nbytes
         while self.nbytes > self.limit and (farthest := self._farthest_from(frame)) is not None:
             self._reduce(farthest)
+
+    def remove(self, object_id: int, frames: Iterable[int]) -> None:
+        """Forget an object in some frames."""
+        for frame in frames:
+            self._forget(object_id, frame)
 
     def remove_object(self, object_id: int) -> None:
         """Forget an object."""

@@ -257,13 +257,15 @@ class _Pass:
             images.close()
 
     def _takes_part(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
+        if self._direction == "both" and not reverse:
+            # From its prompts on, and not from masks that an earlier pass left before them.
+            if obj not in self._entered and not any(f <= frame for f in obj.conditioning):
+                return False
+            self._entered.setdefault(obj, frame)
+            return True
         if not self._tracker._can_reach(obj, frame, reverse):
             return False
-        if self._direction == "both":
-            if reverse:
-                return frame < self._entered.get(obj, self._high)
-            self._entered.setdefault(obj, frame)
-        return True
+        return self._direction != "both" or frame < self._entered.get(obj, self._high)
 
 
 class _ImagesAhead:

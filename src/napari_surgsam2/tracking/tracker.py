@@ -230,6 +230,17 @@ class Tracker:
         obj.conditioning.pop(frame, None)
         obj.visited.pop(frame, None)
 
+    def forget(self, object_id: int, frames: Iterable[int]) -> None:
+        """Forget what an object was tracked to in some frames; what is prompted there stays.
+
+        What is tracked or clicked there next begins as if tracking had never passed.
+        """
+        obj, chosen = self._known(object_id), {operator.index(frame) for frame in frames}
+        self._store.remove(object_id, sorted(chosen))
+        for frame in chosen:
+            obj.visited.pop(frame, None)
+        obj.active -= chosen - obj.conditioning.keys()
+
     def remove_object(self, object_id: int) -> None:
         """Forget an object and all its masks."""
         obj = self._known(object_id)
