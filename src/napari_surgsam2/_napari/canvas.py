@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QTimer
 
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.masks import unsaved_labels
+from napari_surgsam2.video.layers import METADATA_KEY
+
+from .prompt_layers import transforms
 from .stacks import LayerStack
+from .timers import single_shot
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+LABELS_DTYPE = np.dtype(np.uint16)
 _REPAINT_EVERY = 0.1  # seconds
 
 Index = tuple[int, ...]
@@ -49,9 +55,7 @@ class MaskCanvas:
         self._viewer = viewer
         self._on_painted = on_painted
         self._painted_at = 0.0
-        self._repaint = QTimer()
-        self._repaint.setSingleShot(True)
-        self._repaint.timeout.connect(self._repaint_now)
+        self._repaint = single_shot(0, self._repaint_now)
         layer.events.paint.connect(self._on_paint)
 
     def close(self) -> None:
@@ -182,3 +186,55 @@ def _among(labels: npt.NDArray[Any], ids: Sequence[int]) -> npt.NDArray[np.bool_
     for i in ids:
         out |= labels == i
     return out
+
+
+def make_labels(viewer: ViewerModel, stack: LayerStack) -> Labels:
+    """Add a Labels layer for the masks of an image."""
+    image = stack.layer
+    layer: Labels = viewer.add_labels(
+        unsaved_labels(stack.layer_shape, LABELS_DTYPE),
+        name=f"{image.name} masks",
+        opacity=0.5,
+        metadata={METADATA_KEY: {"masks": True, "image": str(image.unique_id)}},
+        **transforms(image),
+    )
+    return layer
+
+
+def require_fit(layer: Labels, stack: LayerStack) -> None:
+    """Check that masks can be drawn into a layer.
+
+    Raises
+    ------
+    UsageError
+    If it does not fit the image, or cannot be written to.
+    """
+    if layer.multiscale:
+        raise UsageError(
+            f"The labels '{layer.name}' are multiscale, which cannot be drawn into; take others."
+        )
+    if tuple(layer.data.shape) != stack.layer_shape:
+        raise UsageError(
+            f"The labels '{layer.name}' have shape {tuple(layer.data.shape)}; they must have "
+            f"{stack.layer_shape}, as '{stack.layer.name}'."
+        )
+    if not _is_writable(layer.data):
+        raise UsageError(
+            f"The labels '{layer.name}' cannot be written to ({type(layer.data).__name__}); take labels "
+            "in numpy or zarr, or new ones."
+        )
+
+
+def ids_in(layer: Labels) -> set[int]:
+    """Return the ids in labels that are in memory."""
+    if not isinstance(layer.data, np.ndarray) or METADATA_KEY in layer.metadata:
+        return set()
+    return {i for i in np.unique(layer.data).tolist() if i > 0}
+
+
+def _is_writable(data: Any) -> bool:
+    """Whether labels can be drawn into an array."""
+    if not hasattr(data, "__setitem__") or type(data).__module__.startswith("dask"):
+        return False
+    writeable = getattr(getattr(data, "flags", None), "writeable", True)
+    return bool(writeable) and not getattr(data, "read_only", False)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
-from .session import has_picture
-
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Points, Shapes
+    from napari.layers import Image, Labels, Layer, Points, Shapes
+
+
+def has_picture(layer: Layer) -> bool:
+    """Whether a layer is an image that could be a video."""
+    return type(layer).__name__ == "Image" and len(spatial_shape(layer)) >= 2
 
 
 def images(viewer: ViewerModel) -> list[Image]:

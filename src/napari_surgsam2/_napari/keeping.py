@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_surgsam2.errors import SurgSam2Error
@@ -18,6 +17,7 @@ from napari_surgsam2.project import PROJECT_SUFFIX
 
 from . import saving
 from .session import Session
+from .timers import single_shot
 from .worker import sentence
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ class Keeper:
         self._session = session
         self._tell = tell
         self._working = 0
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_AUTOSAVE)
-        self._timer.timeout.connect(self.autosave)
+        self._timer = single_shot(_AUTOSAVE, self.autosave)
 
     @property
     def is_busy(self) -> bool:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication
 
 from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
-from napari_surgsam2.masks import unsaved_labels
 from napari_surgsam2.prompts import Mask, Point, Prompt
-from napari_surgsam2.video.layers import METADATA_KEY, layer_limits, spatial_shape
+from napari_surgsam2.video.layers import METADATA_KEY, layer_limits
 
-from .canvas import MaskCanvas
+from .canvas import MaskCanvas, ids_in, make_labels, require_fit
 from .history import FrameState, History, Step
-from .prompt_layers import ClickMode, paint_points, place_on, transforms
+from .leftovers import Left, leave, take_up
+from .position import Position
+from .prompt_layers import ClickMode, paint_points, place_on
 from .prompts import GivenMask, Key, PromptLayers, PromptState
 from .records import Records
 from .stacks import LayerStack, stack_of
+from .timers import single_shot
 from .worker import PassEnd, PassFrame, PromptAnswer, TrackerChoice, TrackerThread, sentence
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from napari_surgsam2.checkpoints import Model
     from napari_surgsam2.tracking import Direction
 
-LABELS_DTYPE = np.dtype(np.uint16)
 _PLACES = ("scale", "translate", "rotate", "shear", "affine")  # events of a layer
 _FOLLOW_EVERY = 0.25  # seconds between two moves of the slider while tracking
 _REST = 150  # milliseconds without a move before the frame in view is encoded
@@ -87,7 +87,8 @@ class Session(QObject):
         super().__init__()
         self.viewer = viewer
         self.image = image
-        self.stack = stack_of(image, frame_axis, image.world_to_data(viewer.dims.point))
+        self._position = Position(viewer, image)
+        self.stack = stack_of(image, frame_axis, self._position.place())
         self.stack.require_video()  # before anything is made
         self.choice = choice
         self.model: Model | None = None
@@ -117,9 +118,9 @@ class Session(QObject):
         self._limits: tuple[float, float] | None = None
         self._closed = False
         self._undoing: Iterator[None] | None = None
-        self._sync_timer = _single_shot(0, self._sync_guarded)
-        self._rest_timer = _single_shot(_REST, self._on_rest)
-        self._undo_timer = _single_shot(0, self._go_on_undoing)
+        self._sync_timer = single_shot(0, self._sync_guarded)
+        self._rest_timer = single_shot(_REST, self._on_rest)
+        self._undo_timer = single_shot(0, self._go_on_undoing)
         self._clicks: ClickMode | None = None
         self.prompts = PromptLayers(viewer, self.stack, self._sync_timer.start)
         self.use_labels(labels)
@@ -172,16 +173,10 @@ class Session(QObject):
         UsageError
             If the layer does not fit the image, or cannot be written to.
         """
-        if layer is not None:
-            self._require_fit(layer)
+        if layer is None:
+            layer = make_labels(self.viewer, self.stack)
         else:
-            layer = self.viewer.add_labels(
-                unsaved_labels(self.stack.layer_shape, LABELS_DTYPE),
-                name=f"{self.image.name} masks",
-                opacity=0.5,
-                metadata={METADATA_KEY: {"masks": True, "image": str(self.image.unique_id)}},
-                **transforms(self.image),
-            )
+            require_fit(layer, self.stack)
         self._drop_labels()
         self.history.clear()
         self._edited.clear()
@@ -189,23 +184,7 @@ class Session(QObject):
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
         self._elsewhere.clear()
-        self._ids |= _ids_in(layer)
-
-    def _require_fit(self, layer: Labels) -> None:
-        if layer.multiscale:
-            raise UsageError(
-                f"The labels '{layer.name}' are multiscale, which cannot be drawn into; take others."
-            )
-        if tuple(layer.data.shape) != self.stack.layer_shape:
-            raise UsageError(
-                f"The labels '{layer.name}' have shape {tuple(layer.data.shape)}; they must have "
-                f"{self.stack.layer_shape}, as '{self.image.name}'."
-            )
-        if not _is_writable(layer.data):
-            raise UsageError(
-                f"The labels '{layer.name}' cannot be written to ({type(layer.data).__name__}); take labels "
-                "in numpy or zarr, or new ones."
-            )
+        self._ids |= ids_in(layer)
 
     def _drop_labels(self) -> None:
         if self.canvas is not None:
@@ -781,27 +760,11 @@ class Session(QObject):
     @property
     def current_frame(self) -> int:
         """The frame in view."""
-        axis = self.stack.frame_axis
-        if axis is None:
-            return 0
-        place = self.image.world_to_data(self.viewer.dims.point)
-        return int(np.clip(round(float(place[axis])), 0, self.stack.n_frames - 1))
+        return self._position.frame(self.stack)
 
     def go_to(self, frame: int) -> None:
         """Show a frame."""
-        axis = self.stack.frame_axis
-        if axis is None or frame == self.current_frame:
-            return
-        row = [float(v) for v in self.image.world_to_data(self.viewer.dims.point)]
-        row[axis] = frame
-        world = self.image.data_to_world(row)
-        self._moving = True
-        try:
-            self.viewer.dims.set_point(self.viewer.dims.ndim - len(row) + axis, float(world[axis]))
-        finally:
-            self._moving = False
-
-    _moving = False
+        self._position.go_to(self.stack, frame)
 
     def next_doubtful(self) -> bool:
         """Go to the next frame of little confidence; returns whether there is one."""
@@ -815,7 +778,7 @@ class Session(QObject):
         return True
 
     def _on_dims(self, _: Any = None) -> None:
-        if not self._moving:
+        if not self._position.moving:
             self._following = False
         self._rest_timer.start()
         self.state_changed.emit()
@@ -824,7 +787,7 @@ class Session(QObject):
         """Look where the viewer came to rest: at another plane perhaps, and a frame to be prompted next."""
         if self._closed or self.tracking:
             return
-        place = self.image.world_to_data(self.viewer.dims.point)
+        place = self._position.place()
         here = stack_of(self.image, self.stack.frame_axis, place)
         if here.picked != self.stack.picked:
             self._change_stack(here)
@@ -839,7 +802,7 @@ class Session(QObject):
             return
         if self.tracking:
             raise UsageError("The frame axis cannot be changed while tracking; press Stop first.")
-        place = self.image.world_to_data(self.viewer.dims.point)
+        place = self._position.place()
         self._change_stack(stack_of(self.image, axis, place))
 
     def _on_placed(self, _: Any = None) -> None:
@@ -973,16 +936,13 @@ class Session(QObject):
 
     def _leave(self) -> None:
         """Leave what no layer holds with our own labels, for the next session on the same video."""
-        about = None if self.labels is None else self.labels.metadata.get(METADATA_KEY)
-        if isinstance(about, dict):
-            about["left"] = _Left(
-                self.stack.plane, self.records, self.names, dict(self.prompts.masks), self._edited
-            )
+        if self.labels is not None:
+            masks = dict(self.prompts.masks)
+            leave(self.labels, Left(self.stack.plane, self.records, self.names, masks, self._edited))
 
     def _take_up_left(self, labels: Labels) -> None:
-        about = labels.metadata.get(METADATA_KEY)
-        left = about.pop("left", None) if isinstance(about, dict) else None
-        if not isinstance(left, _Left):
+        left = take_up(labels)
+        if left is None:
             return
         self.names.update(left.names)
         if left.plane == self.stack.plane and left.records.n_frames == self.stack.n_frames:
@@ -992,33 +952,6 @@ class Session(QObject):
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread of a closed session to end."""
         self._thread.join(timeout)
-
-
-@dataclass(frozen=True, eq=False)
-class _Left:
-    """What a session leaves behind besides layers.
-
-    Attributes
-    ----------
-    plane : tuple
-        The part of the image that it was on; names alone belong to all of it.
-    records, names, masks, edited
-        As the session had them.
-    """
-
-    plane: tuple[int | None, tuple[tuple[int, int], ...]]
-    records: Records
-    names: dict[int, str]
-    masks: dict[Key, GivenMask]
-    edited: set[Key]
-
-
-def _single_shot(milliseconds: int, call: Callable[[], object]) -> QTimer:
-    timer = QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(call)
-    return timer
 
 
 def _says_where(prompt: Prompt) -> bool:
@@ -1034,23 +967,3 @@ def _said(
     frame, object_id = differ[0]
     where = f"object {object_id} on frame {frame}" if len(differ) == 1 else f"{len(differ)} places"
     return f"{what} prompts of {where}"
-
-
-def _ids_in(layer: Labels) -> set[int]:
-    """Return the ids in labels that are in memory."""
-    if not isinstance(layer.data, np.ndarray) or METADATA_KEY in layer.metadata:
-        return set()
-    return {i for i in np.unique(layer.data).tolist() if i > 0}
-
-
-def _is_writable(data: Any) -> bool:
-    """Whether labels can be drawn into an array."""
-    if not hasattr(data, "__setitem__") or type(data).__module__.startswith("dask"):
-        return False
-    writeable = getattr(getattr(data, "flags", None), "writeable", True)
-    return bool(writeable) and not getattr(data, "read_only", False)
-
-
-def has_picture(layer: Layer) -> bool:
-    """Whether a layer is an image that could be a video."""
-    return type(layer).__name__ == "Image" and len(spatial_shape(layer)) >= 2

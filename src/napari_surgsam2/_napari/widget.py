@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils import progress as activity
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_surgsam2.errors import SurgSam2Error, UsageError
@@ -23,8 +23,9 @@ from .keeping import Keeper
 from .object_table import ObjectRow
 from .reader import get_reader
 from .review import Review
-from .session import Session, has_picture
+from .session import Session
 from .stacks import LayerStack, axis_name, frame_axes
+from .timers import single_shot
 from .worker import PassEnd, PassFrame
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ class SurgSam2Widget(QWidget):
         self._problem = ""
         self._earlier: Project | None = None  # what is offered of an earlier session
         self._bound: dict[str, Callable[[Any], None]] = {}
-        self._refresh_timer = _timer(_REFRESH, self._refresh)
-        self._choose_timer = _timer(0, self._choose_video)
-        self._left_timer = _timer(0, self._shut_down_if_left)
+        self._refresh_timer = single_shot(_REFRESH, self._refresh)
+        self._choose_timer = single_shot(0, self._choose_video)
+        self._left_timer = single_shot(0, self._shut_down_if_left)
         self._end_with_window()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -552,7 +553,7 @@ class SurgSam2Widget(QWidget):
         plugin = "napari-surgsam2" if get_reader(str(project.video)) is not None else "napari"
         with self._by_itself():
             opened = self.viewer.open(str(project.video), plugin=plugin)
-        return next(layer for layer in opened if has_picture(layer))
+        return next(layer for layer in opened if choosing.has_picture(layer))
 
     def _offer_earlier(self) -> None:
         self._earlier = project = self.keeper.earlier()
@@ -670,14 +671,6 @@ class _Pace:
         rate = (done - before) / (now - began)
         left = round((total - done) / rate)
         return f"{text}, {rate:.1f} frames/s, {left // 60}:{left % 60:02} left"
-
-
-def _timer(milliseconds: int, call: Callable[[], object]) -> QTimer:
-    timer = QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(call)
-    return timer
 
 
 def _begin_object(session: Session) -> None:
