@@ -70,7 +70,9 @@ def test_of_several_scales_the_largest_is_taken() -> None:
         (np.uint16, False, (100, 900), (100, 900)),
         (np.float32, False, (0.25, 0.75), (0.25, 0.75)),
         (np.float32, True, (0.25, 0.75), (0, 1)),
-        (np.uint8, False, (10, 20), None),
+        (np.uint8, False, (10, 20), (10, 20)),
+        (np.uint8, False, (0, 255), None),
+        (np.uint8, True, (10, 20), None),
         (np.bool_, False, (0, 1), None),
     ],
 )

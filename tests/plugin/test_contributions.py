@@ -14,13 +14,14 @@ from PIL import Image
 from napari_surgsam2 import synthetic
 from napari_surgsam2._napari import reader
 from napari_surgsam2._napari.reader import get_reader
-from napari_surgsam2._napari.stacks import stack_of, video_path
+from napari_surgsam2._napari.stacks import stack_of
 from napari_surgsam2._napari.writer import write_coco, write_labels
 from napari_surgsam2.errors import OutputError, VideoError
 from napari_surgsam2.masks import read_labels, voc_palette
 from napari_surgsam2.prompts import points_from_table
 from napari_surgsam2.synthetic import make_clip
 from napari_surgsam2.video import Video, open_video
+from napari_surgsam2.video.layers import layer_path
 from napari_surgsam2.video.opening import MOVIE_SUFFIXES
 
 PLUGIN = "napari-surgsam2"
@@ -132,7 +133,7 @@ def test_several_movies_are_a_layer_each(viewer, tmp_path, pixels):
 def test_a_layer_is_tracked_from_the_file_it_was_read_from(viewer, movie, monkeypatch):
     monkeypatch.chdir(movie.parent)
     (layer,) = viewer.open("clip.mp4", plugin=PLUGIN)
-    assert video_path(layer) == str(movie)
+    assert layer_path(layer) == str(movie)
     with stack_of(layer, None, (0, 0, 0)).open() as video:
         assert video.path == movie
 
