@@ -360,9 +360,8 @@ def _fill(
 
 
 def _note_presence(present: dict[int, BoolArray], frame: int, labels: npt.NDArray[Any]) -> None:
-    in_frame = set(np.unique(labels).tolist())
     for object_id, frames in present.items():
-        frames[frame] = object_id in in_frame
+        frames[frame] = (labels == object_id).any()
 
 
 def _interrupted(volume: LabelVolume, propagation: Propagation) -> str:

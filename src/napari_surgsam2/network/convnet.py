@@ -7,14 +7,47 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .config import ConvNetConfig
 
 
-def _normed(dim_in: int, dim_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(dim_in, dim_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(dim_out)
-    )
+class _Normed(nn.Sequential):
+    """A convolution and the batch norm after it, which are one convolution where nothing is trained."""
+
+    def __init__(self, dim_in: int, dim_out: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(dim_in, dim_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(dim_out)
+        )
+        self._folded: tuple[object, Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, dim_in, H, W) to (B, dim_out, H, W), or half the side."""
+        if self.training or torch.is_grad_enabled():
+            out: Tensor = super().forward(x)
+            return out
+        weight, bias = self._fold()
+        conv = self[0]
+        assert isinstance(conv, nn.Conv2d)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the one convolution; made anew whenever a weight has changed."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        parts = (conv.weight, norm.weight, norm.bias, mean, variance)
+        key = tuple((p.data_ptr(), p._version) for p in parts)
+        if self._folded is None or self._folded[0] != key:
+            weight, bias = fuse_conv_bn_weights(
+                conv.weight, None, mean, variance, norm.eps, norm.weight, norm.bias
+            )
+            channels_last = weight.detach().contiguous(memory_format=torch.channels_last)
+            self._folded = key, channels_last, bias.detach()
+        return self._folded[1:]
 
 
 class ResidualBlock(nn.Module):
@@ -22,8 +55,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv1 = _normed(dim, dim)
-        self.conv2 = _normed(dim, dim)
+        self.conv1 = _Normed(dim, dim)
+        self.conv2 = _Normed(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
@@ -37,10 +70,10 @@ class ConvNet(nn.Module):
         super().__init__()
         first = config.channels[0]
         self.stem = nn.Sequential(
-            _normed(3, first // 2, stride=2), nn.ReLU(), _normed(first // 2, first, stride=2), nn.ReLU()
+            _Normed(3, first // 2, stride=2), nn.ReLU(), _Normed(first // 2, first, stride=2), nn.ReLU()
         )
         self.halve = nn.ModuleList(
-            nn.Sequential(_normed(a, b, stride=2), nn.ReLU()) for a, b in pairwise(config.channels)
+            nn.Sequential(_Normed(a, b, stride=2), nn.ReLU()) for a, b in pairwise(config.channels)
         )
         self.stages = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(dim) for _ in range(depth)))
