@@ -24,7 +24,7 @@ class _Normed(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim_in, H, W) to (B, dim_out, H, W), or half the side."""
         if self.training or torch.is_grad_enabled():
-            out: Tensor = super().forward(x)
+            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return out
         weight, bias = self._fold()
         conv = self[0]
