@@ -21,6 +21,8 @@ from tests.helpers.clips import moving_blobs
 
 from .conftest import Run
 
+pytest.importorskip("distributed")
+
 needs_sigkill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 OPTIONS = ("--model", "tiny.safetensors", "--device", "cpu", "--output-dir", "out")
 CORRUPT, OUTSIDE, LONG = 4, 7, 2
