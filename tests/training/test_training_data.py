@@ -513,6 +513,7 @@ def test_batches_go_on_where_a_run_stopped(data: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core only
 def test_workers_make_the_same_batches_and_hand_over_errors(data: Path) -> None:
     alone = ClipSampler(run_settings(data), 64)
     sampler = ClipSampler(run_settings(data, workers=2), 64)
