@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +34,12 @@ class Review:
         self._go_to = go_to
         self._dock: Any = None
         self._shown: set[int] = set()
+
+    @staticmethod
+    def prepare() -> None:
+        """Import what the timeline draws with, in a thread: a click would wait for it."""
+        modules = ("matplotlib.figure", "matplotlib.backends.backend_qtagg")
+        Thread(target=lambda: [import_module(m) for m in modules], daemon=True).start()
 
     def show(self, session: Session) -> None:
         """Bring everything up to date."""

@@ -347,6 +347,7 @@ class SurgSam2Widget(QWidget):
 
         self.controls.models.set_devices(available_devices())
         self.controls.models.refresh()
+        self.review.prepare()
 
     def _on_downloading(self, done: int, total: int | None) -> None:
         mega = 1_000_000
