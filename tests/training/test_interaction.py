@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
 from napari_surgsam2.prompts import central_position
@@ -11,6 +12,7 @@ from napari_surgsam2.training.interaction import (
     box_labels,
     click_in,
     corrective_click,
+    mistaken_masks,
 )
 
 
@@ -93,3 +95,49 @@ def test_nothing_wrong_is_confirmed(rng):
     xy, labels = corrective_click(truth, truth, rng, 0.0)
     assert labels.tolist() == [[POSITIVE], [NEGATIVE]]
     assert at(xy, truth) == [True, False]
+
+
+def two_objects():
+    """Return masks (3, 64, 64) of two objects of a clip and one of another clip, and their clips."""
+    masks = torch.zeros(3, 64, 64, dtype=torch.bool)
+    masks[0, 8:24, 8:40] = True
+    masks[1, 32:56, 16:32] = True
+    masks[2, 20:40, 40:60] = True
+    return masks, torch.tensor([0, 0, 1])
+
+
+def kind_of_mistake(wrong, mask, other):
+    """Say what was done to a mask."""
+    if torch.equal(wrong, mask | other):
+        return "both"
+    if torch.equal(wrong, other):
+        return "other"
+    return "more" if (wrong | mask).equal(wrong) else "part" if (wrong & mask).equal(wrong) else "strange"
+
+
+def test_mistakes_are_another_object_a_part_or_too_much():
+    masks, clip = two_objects()
+    kinds = {0: set(), 2: set()}
+    for seed in range(60):
+        logits = mistaken_masks(masks, clip, np.random.default_rng(seed))
+        assert logits.shape == (3, 1, 16, 16)
+        assert float(logits.abs().amax(dim=(1, 2, 3)).min()) >= 3
+        assert float(logits.abs().max()) <= 10
+        wrong = F.interpolate(logits, scale_factor=4.0, mode="nearest")[:, 0] > 0
+        for b, other in ((0, 1), (2, 0)):
+            kinds[b].add(kind_of_mistake(wrong[b], masks[b], masks[other]))
+    assert kinds[0] == {"both", "other", "part", "more"}
+    assert kinds[2] == {"part", "more"}  # there is no other object in its clip
+
+
+def test_of_an_object_out_of_view_another_is_taken_or_nothing():
+    masks, clip = two_objects()
+    masks[0] = False
+    taken = []
+    for seed in range(20):
+        logits = mistaken_masks(masks, clip, np.random.default_rng(seed))
+        wrong = F.interpolate(logits, scale_factor=4.0, mode="nearest")[0, 0] > 0
+        assert not wrong.any() or torch.equal(wrong, masks[1])
+        taken.append(bool(wrong.any()))
+    assert any(taken)
+    assert not all(taken)

@@ -125,3 +125,47 @@ def test_the_same_randomness_gives_the_same_losses(tiny_model, clip):
     with torch.no_grad():
         first, again = (unroller(batch, np.random.default_rng(5)).mean() for _ in range(2))
     assert [float(x) for x in first] == [float(x) for x in again]
+
+
+def test_wrong_memories_are_remembered_but_not_seen(tiny_model, clip, monkeypatch):
+    network, remembered = tiny_model.network, []
+    encode = network.encode_memory
+
+    def spy(frame, logits, *more, **options):
+        remembered.append(logits)
+        return encode(frame, logits, *more, **options)
+
+    monkeypatch.setattr(network, "encode_memory", spy)
+    short = TrainingClip(clip.frames[:3], clip.masks[:, :3], clip.annotated[:3])
+    with torch.no_grad():
+        unrolled = Unroller(network, CLICKS.replace(wrong_memories=1.0))(
+            Batch.of([short], torch.device("cpu")), np.random.default_rng(0)
+        )
+    assert torch.equal(remembered[0], unrolled.logits[0])  # prompted
+    assert not torch.equal(remembered[1], unrolled.logits[1])
+    assert float(remembered[1].abs().max()) <= 10
+
+
+def test_what_is_corrected_is_a_mistake(tiny_model, clip, monkeypatch):
+    network, corrected = tiny_model.network, []
+    candidates = network.candidates
+
+    def spy(image, frame, xy, labels, earlier=None):
+        if earlier is not None:
+            corrected.append((earlier, labels))
+        return candidates(image, frame, xy, labels, earlier)
+
+    monkeypatch.setattr(network, "candidates", spy)
+    short = TrainingClip(clip.frames[:1], clip.masks[:, :1], clip.annotated[:1])
+    batch = Batch.of([short], torch.device("cpu"))
+    unroller = Unroller(network, CLICKS.replace(corrections=1, corrected_frames=1, mistakes=1.0))
+    negative = []
+    with torch.no_grad():
+        for seed in range(8):
+            unroller(batch, np.random.default_rng(seed))
+    assert corrected
+    for earlier, labels in corrected:
+        assert (earlier.abs().amax(dim=(1, 2, 3)) >= 3).all()
+        negative += (labels[:, -1] == 0).tolist()
+    assert any(negative)  # what is too much is clicked away
+    assert not all(negative)

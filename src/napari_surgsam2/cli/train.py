@@ -53,16 +53,19 @@ def train(
         run = TrainingRun(
             settings, lambda n, total: bar.update(pools, completed=n, total=total, visible=n < total)
         )
-        if run.step:
+        if run.step and run.is_first_process:
             error_console.print(f"Going on from step {run.step}.", markup=False)
         task = bar.add_task("Training", total=settings.run.steps, completed=run.step)
         training = True
         for report in run.steps(should_stop):
+            if not run.is_first_process:
+                continue
             bar.update(task, completed=report.step)
             error_console.print(_line(report), markup=False, highlight=False, soft_wrap=True)
     if not run.is_finished:
         raise InterruptedRunError(f"Stopped after step {run.step}; give the same command to go on.")
-    error_console.print(f"The model is at {escape(str(run.folder / run.MODEL))}", soft_wrap=True)
+    if run.is_first_process:
+        error_console.print(f"The model is at {escape(str(run.folder / run.MODEL))}", soft_wrap=True)
 
 
 def _example(name: str) -> str:

@@ -1,15 +1,19 @@
-"""A user that is simulated: first clicks, boxes and masks, and clicks that correct."""
+"""A user that is simulated: first clicks, boxes and masks, and clicks that correct mistakes."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
+from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, MASK_STRIDE, NEGATIVE, POSITIVE
 from napari_surgsam2.prompts import central_position
 
+_MISTAKES = ("both", "other", "part", "more")
+_MISTAKE_SHARES = (0.4, 0.15, 0.3, 0.15)
+_MISTAKE_LOGITS = (3.0, 10.0)  # how sure of itself a mistaken mask is
 _BOX_NOISE = 0.1  # of the box's side, as in Segment Anything
 _BOX_NOISE_LIMIT = 20 / 1024  # of the picture's side
 
@@ -95,3 +99,58 @@ def corrective_click(
     region = torch.where(settled, torch.where(chosen[:, None, None], masks, ~masks), region)
     labels = torch.where(chosen, POSITIVE, NEGATIVE)[:, None]
     return click_in(region, rng, central), labels
+
+
+def mistaken_masks(masks: Tensor, clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """Make masks as wrong as a tracker's are at times.
+
+    A mask takes in another object of its clip as well, or instead; it leaves out what is on one side of a
+    line through it; or it runs over its edges. What a good network's own masks no longer teach about
+    corrections, these do.
+
+    Parameters
+    ----------
+    masks : tensor, shape (B, S, S), bool
+        True masks.
+    clip : tensor, shape (B,), integer
+        The clip of each.
+    rng : numpy.random.Generator
+        Where the randomness comes from.
+
+    Returns
+    -------
+    tensor, shape (B, 1, S / 4, S / 4), float32
+        Mask logits.
+    """
+    clips = clip.tolist()
+    seen = masks.flatten(1).any(1).tolist()
+    wrong = []
+    for b, mask in enumerate(masks):
+        others = [i for i, c in enumerate(clips) if c == clips[b] and i != b and seen[i]]
+        kind = str(rng.choice(_MISTAKES, p=_MISTAKE_SHARES))
+        other = masks[int(rng.choice(others))] if others else None
+        if kind in ("both", "other") and other is not None:
+            wrong.append(mask | other if kind == "both" else other)
+        elif kind == "more" or not seen[b]:
+            wrong.append(_grown(mask, rng))
+        else:
+            wrong.append(mask & _side(mask, rng))
+    shares = F.avg_pool2d(torch.stack(wrong)[:, None].float(), MASK_STRIDE)
+    sure = torch.from_numpy(rng.uniform(*_MISTAKE_LOGITS, len(masks)).astype(np.float32)).to(masks.device)
+    logits: Tensor = (2 * shares - 1) * sure[:, None, None, None]
+    return logits
+
+
+def _grown(mask: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return a mask that runs over its edges by up to an eighth of the picture."""
+    width = 2 * int(rng.integers(1, mask.shape[-1] // 8 + 1)) + 1
+    grown: Tensor = F.max_pool2d(mask[None, None].float(), width, stride=1, padding=width // 2)[0, 0] > 0
+    return grown
+
+
+def _side(mask: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return all that is on one side of a line through some place of a mask, (S, S)."""
+    y, x = _uniform(mask.cpu().numpy(), rng)
+    angle = rng.uniform(0, 2 * np.pi)
+    rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape)
+    return (rows - y)[:, None] * float(np.sin(angle)) + (columns - x) * float(np.cos(angle)) > 0

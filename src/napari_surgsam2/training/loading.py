@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -120,8 +120,12 @@ class ClipSampler:
                 failure = error
         raise UsageError(f"[[training]] number {number + 1}: {_MOST_DRAWS} clips were drawn. {failure}")
 
-    def batches(self, start_step: int = 0) -> Iterator[list[TrainingClip]]:
+    def batches(
+        self, start_step: int = 0, places: Sequence[int] | None = None
+    ) -> Iterator[list[TrainingClip]]:
         """Make the clips of the steps from `start_step` on, `workers` processes ahead of the training.
+
+        Of every step those at `places`; all if left out.
 
         Raises
         ------
@@ -129,13 +133,14 @@ class ClipSampler:
             As `sample`.
         """
         run = self._settings.run
+        indices = range(run.batch_size) if places is None else places
         if not run.workers:
             for step in range(start_step, run.steps):
-                yield [self.sample(step, index) for index in range(run.batch_size)]
+                yield [self.sample(step, index) for index in indices]
             return
         loader = DataLoader(
             _Clips(self._settings, self._image_size),
-            batch_sampler=_places(start_step, run.steps, run.batch_size),
+            batch_sampler=[[(step, index) for index in indices] for step in range(start_step, run.steps)],
             num_workers=run.workers,
             collate_fn=list,
             # Forked children of a process with threads may hang.
@@ -187,8 +192,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-
-
-def _places(start: int, steps: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:
-    for step in range(start, steps):
-        yield [(step, index) for index in range(batch_size)]

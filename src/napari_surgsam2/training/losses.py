@@ -59,12 +59,15 @@ class LossSums(NamedTuple):
     in_view: Tensor
     known: Tensor
 
+    @classmethod
+    def over(cls, sums: Sequence[LossSums]) -> LossSums:
+        """Return the sums over several sets of masks."""
+        return cls(*(torch.stack(x).sum() for x in zip(*sums, strict=True)))
 
-def average(sums: Sequence[LossSums]) -> Losses:
-    """Return the losses per object, over all sets of masks."""
-    focal, dice, iou, score, in_view, known = (torch.stack(x).sum() for x in zip(*sums, strict=True))
-    in_view, known = in_view.clamp(min=1), known.clamp(min=1)
-    return Losses(focal / in_view, dice / in_view, iou / in_view, score / known)
+    def per_object(self, in_view: Tensor, known: Tensor) -> Losses:
+        """Return the losses per object, of as many as were in view and of known truth everywhere."""
+        in_view, known = in_view.clamp(min=1), known.clamp(min=1)
+        return Losses(self.focal / in_view, self.dice / in_view, self.iou / in_view, self.score / known)
 
 
 def soft_targets(masks: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""AdamW with parameter groups, a schedule of the learning rate, and averaged weights."""
+"""AdamW and Muon with parameter groups, a schedule of the learning rate, and averaged weights."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,97 @@ def freeze(network: nn.Module, beginnings: Iterable[str]) -> None:
             module.eval()
 
 
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Return AdamW over the parameters that are not frozen.
+# Newton-Schulz iteration towards an orthogonal matrix: coefficients and steps of Muon (Jordan et al., 2024).
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+_MOMENTUM = 0.95
+_LIKE_ADAM = 0.2  # root mean square of AdamW's changes, at a learning rate of 1 (arXiv 2502.16982)
+_LEAST_SIDE = 16  # a matrix with fewer rows or columns is left to AdamW
+
+
+def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Return the orthogonal matrix next to a matrix, (M, N), roughly: its singular values come near 1.
+
+    `dtype` is what is reckoned in; bfloat16 is exact enough (Jordan et al., "Muon", 2024).
+    """
+    a, b, c = _NEWTON_SCHULZ
+    x: Tensor = matrix.to(dtype)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        product = x @ x.T
+        x = a * x + (b * product + c * product @ product) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW, but for the matrices in groups with `orthogonal`: their momentum is made orthogonal first.
+
+    Muon of Jordan et al. (2024), with its changes as large as AdamW's (arXiv 2502.16982), so that the same
+    learning rates fit. The kernel of a convolution is taken as a matrix of its output channels.
+
+    Parameters
+    ----------
+    groups : iterable of dict
+        As of AdamW, each with "orthogonal", a bool.
+    learning_rate : float
+        Of groups without one.
+    betas : tuple of 2 floats
+        As of AdamW.
+    dtype : torch.dtype
+        What matrices are made orthogonal in; bfloat16 is slow on processors without it.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        learning_rate: float,
+        betas: tuple[float, float],
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        super().__init__(groups, lr=learning_rate, betas=betas)
+        self._dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do a step, as any optimizer does."""
+        everything = self.param_groups
+        try:
+            self.param_groups = [g for g in everything if not g["orthogonal"]]
+            loss = super().step(closure)
+        finally:
+            self.param_groups = everything
+        for group in everything:
+            if group["orthogonal"]:
+                for parameter in group["params"]:
+                    self._turn(parameter, group["lr"], group["weight_decay"])
+        return loss
+
+    def _turn(self, parameter: nn.Parameter, rate: float, decay: float) -> None:
+        if parameter.grad is None:
+            return
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(())  # AdamW looks for one in every state that it loads
+        momentum = state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
+        ahead = parameter.grad.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov's
+        change = orthogonalize(ahead, self._dtype) * (_LIKE_ADAM * math.sqrt(max(ahead.shape)))
+        parameter.mul_(1 - rate * decay).add_(change.view_as(parameter), alpha=-rate)
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    """Say whether a module's weight mixes enough channels to be made orthogonal."""
+    if not isinstance(module, _DECAYED) or getattr(module, "groups", 1) > 1:
+        return False
+    return min(module.weight.flatten(1).shape) >= _LEAST_SIDE
+
+
+def make_optimizer(
+    network: nn.Module, settings: OptimizerSettings, dtype: torch.dtype = torch.float32
+) -> torch.optim.AdamW:
+    """Return the optimizer of the parameters that are not frozen; `dtype` is that of the run.
 
     Those of the image encoder have a rate of their own, falling by `layer_decay` with every layer of the
     trunk from its end to its beginning. Only the weights of linear layers and convolutions are decayed:
@@ -56,7 +146,8 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
     layers = [int(m[1]) for n, _ in network.named_parameters() if (m := _TRUNK_LAYER.match(n))]
     depth = max(layers, default=-1) + 1
     decayed = {id(m.weight) for m in network.modules() if isinstance(m, _DECAYED)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    matrices = {id(m.weight) for m in network.modules() if _is_matrix(m)} if settings.kind == "muon" else ()
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -67,15 +158,15 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
                 match = _TRUNK_LAYER.match(name)
                 rate *= settings.layer_decay ** (depth - (int(match[1]) + 1 if match else 0))
         decay = settings.weight_decay if id(parameter) in decayed else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "rate": rate}
-            for (rate, decay), parameters in groups.items()
-        ],
-        lr=settings.learning_rate,
-        betas=settings.betas,
-    )
+        groups.setdefault((rate, decay, id(parameter) in matrices), []).append(parameter)
+    tables = [
+        {"params": parameters, "weight_decay": decay, "rate": rate, "orthogonal": orthogonal}
+        for (rate, decay, orthogonal), parameters in groups.items()
+    ]
+    if settings.kind == "muon":
+        exact = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+        return Muon(tables, settings.learning_rate, settings.betas, exact)
+    return torch.optim.AdamW(tables, lr=settings.learning_rate, betas=settings.betas)
 
 
 def set_learning_rate(

@@ -27,6 +27,7 @@ from .losses import Losses
 from .optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
 from .settings import NEW, TrainingSettings
 from .start import give_a_start
+from .team import Team
 from .unroll import Batch, Unroller
 from .validation import VideoScore, mean_j_and_f, score_videos
 
@@ -131,18 +132,26 @@ class TrainingRun:
         self.folder = Path(settings.output)
         self._check_folder()
         run = settings.run
-        self.device = resolve_device(run.device)
+        self._team = Team.from_environment()
+        places = self._team.places(run.batch_size)
+        self.device = self._team.place(resolve_device(run.device))
+        self._team.gather(self.device)
         self._seed_everything(run.seed)
         self.network, self.image_size = self._start()
         self.network.to(self.device).train()
         freeze(self.network, settings.model.freeze)
         if run.activation_checkpointing:
             self._trunk_with_checkpointing().activation_checkpointing = True
+        if not self._team.is_first:
+            self._team.wait()  # the first may have to make a pool
         self._sampler = ClipSampler(settings, self.image_size, progress)
+        self._places = places
+        if self._team.is_first:
+            self._team.wait()
         self._videos = [v for s in settings.validation for v in make_source(s).validation_videos()]
-        self._optimizer = make_optimizer(self.network, settings.optimizer)
         self._average = WeightAverage(self.network, settings.optimizer.ema_decay)
         self._dtype = _precision(run.precision, self.device)
+        self._optimizer = make_optimizer(self.network, settings.optimizer, self._dtype)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         self._unroll = Unroller(self.network, settings.prompts, run.memory_dropout)
         self.step = 0
@@ -150,7 +159,13 @@ class TrainingRun:
         self._resume()
         validated = [int(row[0]) for row in _rows(self.folder / self.VALIDATION_LOG, self.step)]
         self._validated = max(validated, default=0)
-        self._claim_folder()
+        if self._team.is_first:
+            self._claim_folder()
+
+    @property
+    def is_first_process(self) -> bool:
+        """Whether this process, of those that train together, is the one that writes and reports."""
+        return self._team.is_first
 
     @property
     def is_finished(self) -> bool:
@@ -164,18 +179,20 @@ class TrainingRun:
         every step and every frame of a validation; where it says so, a checkpoint is written too, and nothing
         more is done. A validation that was stopped is made up for when the run goes on.
         """
-        run = self.settings.run
+        run, writes = self.settings.run, self._team.is_first
         meter = _Meter()
-        _keep_rows(self.folder / self.VALIDATION_LOG, self.step)
         with ExitStack() as stack:
-            log = stack.enter_context(_Log(self.folder / self.STEP_LOG, self.step))
-            board = _tensorboard(self.folder, self.step)
+            if writes:
+                _keep_rows(self.folder / self.VALIDATION_LOG, self.step)
+            log = stack.enter_context(_Log(self.folder / self.STEP_LOG, self.step)) if writes else None
+            board = _tensorboard(self.folder, self.step) if writes else None
             if board is not None:
                 stack.callback(board.close)
 
             def report(scores: list[VideoScore] | None) -> StepReport:
                 made = meter.report(self.step, run.steps, scores)
-                log.write(made)
+                if log is not None:
+                    log.write(made)
                 if board is not None:
                     _to_tensorboard(board, made)
                 return made
@@ -188,7 +205,7 @@ class TrainingRun:
             ended = time.perf_counter()
             if self.step >= run.steps:
                 return
-            for clips in self._sampler.batches(self.step):
+            for clips in self._sampler.batches(self.step, self._places):
                 batch = Batch.of(clips, self.device)
                 rate = set_learning_rate(self._optimizer, self.settings.optimizer, self.step, run.steps)
                 trained = self._train(batch)
@@ -196,7 +213,7 @@ class TrainingRun:
                 began, ended = ended, time.perf_counter()
                 meter.add(*trained, rate, ended - began)
                 last = self.step == run.steps
-                stopping = should_stop()
+                stopping = self._team.any(should_stop(), self.device)
                 if saved := self.step % run.checkpoint_every == 0 or last or stopping:
                     self.save()
                 if stopping:
@@ -216,11 +233,15 @@ class TrainingRun:
 
     def _train(self, batch: Batch) -> tuple[float, Losses, list[tuple[int, float]], float]:
         """Do one step; return the loss, its parts, IoUs by frame and the gradients' norm."""
-        rng = np.random.default_rng([self.settings.run.seed, self.step, 1])
+        rank = self._team.rank
+        rng = np.random.default_rng([self.settings.run.seed, self.step, 1, *([rank] if rank else [])])
         try:
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
                 unrolled = self._unroll(batch, rng)
-            losses = unrolled.mean()
+            sums = unrolled.sums()
+            counts = [sums.in_view.clone(), sums.known.clone()]
+            self._team.sum_(counts)
+            losses = sums.per_object(*counts)
             loss = losses.total(self.settings.loss)
             self._optimizer.zero_grad(set_to_none=True)
             self._scaler.scale(loss).backward()
@@ -229,8 +250,10 @@ class TrainingRun:
                 f"The device '{self.device}' ran out of memory with {self.settings.run.batch_size} clips of "
                 f"{self.settings.run.frames} frames of {self.image_size} pixels. {self._memory_remedy()}"
             ) from error
-        self._scaler.unscale_(self._optimizer)
         trained = [p for p in self.network.parameters() if p.requires_grad]
+        told = [x.detach().clone() for x in (loss, *losses)]
+        self._team.sum_([*self._gradients(trained), *told])
+        self._scaler.unscale_(self._optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm))
         self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
         if self._skipped > _MOST_SKIPPED:
@@ -241,21 +264,33 @@ class TrainingRun:
         if math.isfinite(norm) or self._scaler.is_enabled():
             self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._team.mean_([b for b in self.network.buffers() if b.is_floating_point()])
         if math.isfinite(norm):
             self._average.update(self.network)
         else:
             self._average.mend_buffers(self.network)
-        return float(loss.detach()), Losses(*(x.detach() for x in losses)), unrolled.ious(batch), norm
+        return float(told[0]), Losses(*told[1:]), unrolled.ious(batch), norm
+
+    def _gradients(self, trained: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
+        """Return the gradients that are to be summed over the processes: the same ones in each."""
+        if self._team.count == 1:
+            return []
+        for p in trained:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        return [p.grad for p in trained if p.grad is not None]
 
     def validate(self, should_stop: Callable[[], bool] = lambda: False) -> list[VideoScore] | None:
         """Track the validation videos with the averaged weights; the scores go to a CSV file too.
 
         `should_stop` is asked after every frame; None where it said so.
         """
-        scores = list(score_videos(self.model(), self._videos, should_stop=should_stop))
-        if should_stop():
+        scores: list[VideoScore] = []
+        if self._team.is_first:
+            scores = list(score_videos(self.model(), self._videos, should_stop=should_stop))
+        if self._team.any(should_stop(), self.device):
             return None
-        _append_scores(self.folder / self.VALIDATION_LOG, self.step, scores)
+        if self._team.is_first:
+            _append_scores(self.folder / self.VALIDATION_LOG, self.step, scores)
         self._validated = self.step
         return scores
 
@@ -273,7 +308,12 @@ class TrainingRun:
         return Model(path.stem, path, network.to(self.device).eval(), self.image_size, self.device)
 
     def save(self) -> None:
-        """Write the averaged weights as a model to track with, and the checkpoint to go on from."""
+        """Write the averaged weights as a model to track with, and the checkpoint to go on from.
+
+        Of processes that train together the first one does.
+        """
+        if not self._team.is_first:
+            return
         save_model(
             self.folder / self.MODEL,
             self._average.state,

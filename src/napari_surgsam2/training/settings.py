@@ -349,6 +349,13 @@ class PromptSettings(_Table):
         Most frames that are corrected in a clip, the first among them or not.
     central_click : float
         Probability that a click is in the middle of its region rather than anywhere in it.
+    mistakes : float
+        Probability that a mask is made wrong before it is corrected, as if another object had been taken for
+        this one, or a part of it for the whole: what the network gets right by itself teaches little about
+        corrections.
+    wrong_memories : float
+        Probability that a mask between the prompted frames is made wrong in the memory, so that the network
+        finds back to the object.
     """
 
     click: float = 0.5
@@ -357,6 +364,8 @@ class PromptSettings(_Table):
     corrections: int = 4
     corrected_frames: int = 2
     central_click: float = 0.3
+    mistakes: float = 0.0
+    wrong_memories: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("click", "box", "mask"):
@@ -365,7 +374,8 @@ class PromptSettings(_Table):
             raise UsageError("click, box and mask are all 0; set at least one above 0.")
         self._require_integer("corrections", at_least=0)
         self._require_integer("corrected_frames", at_least=0)
-        self._require_number("central_click", high=1)
+        for name in ("central_click", "mistakes", "wrong_memories"):
+            self._require_number(name, high=1)
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -376,10 +386,14 @@ class PromptSettings(_Table):
 
 @dataclass(frozen=True)
 class OptimizerSettings(_Table):
-    """AdamW and its learning rate.
+    """The optimizer and its learning rate.
 
     Attributes
     ----------
+    kind : {"adamw", "muon"}
+        "muon" makes the changes of the weights of linear layers and convolutions orthogonal, and leaves the
+        rest to AdamW; see `Muon`. From scratch and from weights that are far from good it learns in fewer
+        steps.
     learning_rate : float
         The highest, after the warm-up.
     trunk_rate : float
@@ -402,6 +416,7 @@ class OptimizerSettings(_Table):
         How much of the averaged weights stays at each step, such as 0.999; 0 averages none.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-4
     trunk_rate: float = 1.0
     layer_decay: float = 1.0
@@ -414,6 +429,7 @@ class OptimizerSettings(_Table):
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        self._require_choice("kind", ("adamw", "muon"))
         self._require_number("learning_rate", above=True)
         self._require_number("trunk_rate")
         self._require_number("layer_decay", high=1, above=True)
@@ -514,7 +530,7 @@ class TrainingSettings(_Table):
     prompts : PromptSettings
         What the simulated user does.
     optimizer : OptimizerSettings
-        AdamW and its learning rate.
+        The optimizer and its learning rate.
     loss : LossSettings
         Weights of the losses.
     augmentation : AugmentationSettings

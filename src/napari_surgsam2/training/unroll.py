@@ -25,8 +25,8 @@ from napari_surgsam2.network import (
 from napari_surgsam2.tracking.memory import LOGIT_RANGE
 
 from .clips import TrainingClip
-from .interaction import box_around, box_labels, click_in, corrective_click
-from .losses import Losses, LossSums, average, intersection_over_union, mask_losses, soft_targets
+from .interaction import box_around, box_labels, click_in, corrective_click, mistaken_masks
+from .losses import Losses, LossSums, intersection_over_union, mask_losses, soft_targets
 from .settings import PromptSettings
 
 _FIRST_CORRECTED = 0.7  # how often the first frame is among the corrected ones
@@ -95,7 +95,12 @@ class Unrolled:
 
     def mean(self) -> Losses:
         """Return the mean losses; every object counts the same in every mask that was made of it."""
-        return average(self.losses)
+        sums = self.sums()
+        return sums.per_object(sums.in_view, sums.known)
+
+    def sums(self) -> LossSums:
+        """Return the losses summed over every mask that was made of every object."""
+        return LossSums.over(self.losses)
 
     @torch.no_grad()
     def ious(self, batch: Batch) -> list[tuple[int, float]]:
@@ -153,6 +158,8 @@ class Unroller:
             decoded = self._masks(batch, t, frame, image, kind if t == 0 else None, rounds, rng, out)
             if t + 1 < total:
                 prompted = t == 0 or t in corrected
+                if not prompted:
+                    decoded = self._mistaken(decoded, batch, t, self._prompts.wrong_memories, rng)
                 memories.append(self._memorize(int(numbers[t]), prompted, frame, decoded))
         return out
 
@@ -199,6 +206,8 @@ class Unroller:
             candidates = network.candidates(image, frame, xy, labels)
             out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
             decoded = network.choose(candidates)
+        if rounds:
+            decoded = self._mistaken(decoded, batch, t, self._prompts.mistakes, rng)
         for _ in range(rounds):
             logits = decoded.logits.detach()
             seen = F.interpolate(logits, scale_factor=float(MASK_STRIDE), mode="bilinear")[:, 0] > 0
@@ -211,6 +220,16 @@ class Unroller:
             decoded = network.choose(candidates)
         out.logits.append(decoded.logits.detach())
         return decoded
+
+    def _mistaken(
+        self, decoded: Decoded, batch: Batch, t: int, share: float, rng: np.random.Generator
+    ) -> Decoded:
+        """Make a share of the masks of a frame wrong."""
+        if not share:
+            return decoded
+        chosen = torch.from_numpy(rng.random(len(decoded.logits)) < share).to(decoded.logits.device)
+        wrong = mistaken_masks(batch.masks[t], batch.clip, rng).to(decoded.logits.dtype)
+        return decoded._replace(logits=torch.where(chosen[:, None, None, None], wrong, decoded.logits))
 
     def _attend(
         self, number: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator

@@ -1,0 +1,127 @@
+"""Training by several processes, as torchrun starts them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from napari_surgsam2.checkpoints import load_model
+from napari_surgsam2.errors import UsageError
+from napari_surgsam2.training import TrainingRun
+from napari_surgsam2.training.team import Team
+from tests.training.test_training_run import settings
+
+_TRAIN = """
+import json, sys
+from napari_surgsam2.training import TrainingRun, TrainingSettings
+run = TrainingRun(TrainingSettings.from_dict(json.load(open(sys.argv[1]))))
+reports = list(run.steps())
+print(json.dumps([[r.loss for r in reports], run.is_finished]))
+"""
+
+
+def train_together(tmp_path, config, count=2):
+    """Train in processes with the environment that torchrun gives them; return what each printed."""
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(config.to_dict()))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TRAIN, str(path)],
+            env={
+                **os.environ,
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "WORLD_SIZE": str(count),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    told = [p.communicate(timeout=120) for p in processes]
+    for process, (_, errors) in zip(processes, told, strict=True):
+        assert process.returncode == 0, errors
+    return [json.loads(out.splitlines()[-1]) for out, _ in told]
+
+
+def without_chance(folder):
+    """Return settings of a run in which nothing is drawn by the processes themselves."""
+    return settings(
+        folder,
+        run={"frames": 1, "steps": 3, "batch_size": 3, "checkpoint_every": 3},
+        prompts={"corrections": 0, "central_click": 1, "click": 1, "box": 0, "mask": 0},
+        # statistics of a frozen trunk stay; otherwise each process has those of its own clips
+        model={"freeze": ["image_encoder.trunk"]},
+        optimizer={"kind": "muon", "ema_decay": 0.5},
+    )
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    alone = TrainingRun(without_chance(tmp_path / "alone"))
+    losses = [r.loss for r in alone.steps()]
+    together = without_chance(tmp_path / "together")
+    first, second = train_together(tmp_path, together)
+    assert first[1]
+    assert second[1]
+    assert first[0] == pytest.approx(losses, rel=1e-3)
+    assert second[0] == pytest.approx(first[0], rel=1e-6)
+    model = load_model(tmp_path / "together" / TrainingRun.MODEL)
+    expected = alone.model().network.state_dict()
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_what_several_processes_began_they_go_on_with(tmp_path):
+    config = settings(
+        tmp_path / "run",
+        run={"steps": 2, "validate_every": 1},
+        validation=[{"kind": "synthetic", "clips": 1, "length": 2, "size": [64, 64], "scenes": ["things"]}],
+    )
+    (losses, _), (seconds, _) = train_together(tmp_path, config)
+    assert len(losses) == 2
+    assert losses == pytest.approx(seconds)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir() if p.is_file()) == [
+        "checkpoint.pt", "model.safetensors", "settings.json", "steps.csv", "validation.csv",
+    ]  # fmt: skip
+    again = TrainingRun(config)
+    assert again.step == 2
+    assert again.is_finished
+
+
+def test_the_clips_of_a_step_are_shared_out():
+    shares = [list(Team(rank, 3).places(7)) for rank in range(3)]
+    assert sorted(place for share in shares for place in share) == list(range(7))
+    with pytest.raises(UsageError, match="batch_size is 2; it must be at least 3"):
+        Team(0, 3).places(2)
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    team = Team.from_environment()
+    assert (team.rank, team.count, team.is_first) == (0, 1, True)
+    assert team.any(True, torch.device("cpu"))
+    tensor = torch.ones(2)
+    team.sum_([tensor])
+    team.mean_([tensor])
+    assert tensor.tolist() == [1, 1]
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cuda = torch.device("cuda")
+    assert Team(3, 4, local_rank=1).place(cuda) == torch.device("cuda", 1)
+    assert Team().place(cuda) == cuda
+    with pytest.raises(UsageError, match="2 GPUs"):
+        Team(2, 3, local_rank=2).place(cuda)
