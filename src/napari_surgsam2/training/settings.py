@@ -392,8 +392,7 @@ class OptimizerSettings(_Table):
     ----------
     kind : {"adamw", "muon"}
         "muon" makes the changes of the weights of linear layers and convolutions orthogonal, and leaves the
-        rest to AdamW; see `Muon`. From scratch and from weights that are far from good it learns in fewer
-        steps.
+        rest to AdamW; see `Muon`. `nano` learned in fewer steps with it.
     learning_rate : float
         The highest, after the warm-up.
     trunk_rate : float
