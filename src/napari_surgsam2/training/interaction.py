@@ -143,8 +143,9 @@ def mistaken_masks(masks: Tensor, clip: Tensor, rng: np.random.Generator) -> Ten
 
 def _grown(mask: Tensor, rng: np.random.Generator) -> Tensor:
     """Return a mask that runs over its edges by up to an eighth of the picture."""
-    width = 2 * int(rng.integers(1, mask.shape[-1] // 8 + 1)) + 1
-    grown: Tensor = F.max_pool2d(mask[None, None].float(), width, stride=1, padding=width // 2)[0, 0] > 0
+    by = int(rng.integers(1, mask.shape[-1] // 8 + 1))
+    wide = F.max_pool2d(mask[None].float(), (1, 2 * by + 1), stride=1, padding=(0, by))
+    grown: Tensor = F.max_pool2d(wide, (2 * by + 1, 1), stride=1, padding=(by, 0))[0] > 0
     return grown
 
 
