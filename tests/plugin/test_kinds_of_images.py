@@ -436,7 +436,7 @@ def test_labels_of_the_users_are_kept_unless_they_are_not_to_be(dtype, preserve)
     with session_on(VIDEO, labels=with_labels(mine)) as session:
         assert session.labels.name == "mine"
         assert session.object_ids == (1, 3, 9)
-        session.preserve = preserve
+        session.drawing.preserve = preserve
         click(session, middle(MASKS))
         track(session)
         found = session.labels.data

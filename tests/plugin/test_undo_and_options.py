@@ -362,7 +362,7 @@ def test_tracking_from_here_changes_nothing_before(widget, session):
     track(session)
     before = masks(session)
     session.labels.data[:] = np.where(before == 1, 9, before)  # so that what is written anew shows
-    session.preserve = False
+    session.drawing.preserve = False
     session.go_to(5)
     press(widget.controls.track_forward)
     widget.wait()

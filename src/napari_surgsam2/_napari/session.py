@@ -17,7 +17,8 @@ from napari_surgsam2.prompts import Mask, Point, Prompt
 from napari_surgsam2.video.layers import METADATA_KEY, layer_limits
 
 from .canvas import MaskCanvas, ids_in, make_labels, require_fit
-from .history import FrameState, History, Step
+from .drawing import Drawing
+from .history import History, Step
 from .leftovers import Left, leave, take_up
 from .position import Position
 from .prompt_layers import ClickMode, paint_points, place_on
@@ -25,7 +26,7 @@ from .prompts import GivenMask, Key, PromptLayers, PromptState
 from .records import Records
 from .stacks import LayerStack, stack_of
 from .timers import single_shot
-from .worker import PassEnd, PassFrame, PromptAnswer, TrackerChoice, TrackerThread, sentence
+from .worker import MaskUse, PassEnd, PassFrame, PromptAnswer, TrackerChoice, TrackerThread, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,6 @@ _PLACES = ("scale", "translate", "rotate", "shear", "affine")  # events of a lay
 _FOLLOW_EVERY = 0.25  # seconds between two moves of the slider while tracking
 _REST = 150  # milliseconds without a move before the frame in view is encoded
 _SLICE = 0.03  # seconds of undoing before the window gets its turn
-# What becomes of the masks of prompts that are no step of the user's: drawn; drawn where the object has none
-# yet; left as they are.
-_REDRAW, _FILL, _LEAVE = 0, -1, -2
 
 
 class Session(QObject):
@@ -94,27 +92,18 @@ class Session(QObject):
         self.model: Model | None = None
         self.names: dict[int, str] = {}
         self.positive = True
-        self.preserve = True
         self.follow = True
-        self.painted_counts = True
-        self.history = History()
-        self.records = Records(self.stack.n_frames)
-        self.canvas: MaskCanvas | None = None
+        self.drawing = Drawing(self.stack)
         self.tracking = False
         self.loading = False
         self._current = 1
         self._ids: set[int] = {1}
         self._tracked_ids: set[int] | None = None
-        self._pass_step: Step | None = None
         self._following = False
         self._moved_at = 0.0
-        self._edited: set[Key] = set()
         self._known: dict[Key, tuple[Prompt, ...]] = {}
         self._told: set[str] = set()  # since the user did something
         self._complaints: set[str] = set()  # of the prompts as they are
-        self._awaited: dict[int, set[Key]] = {}  # by step, what it has no answer to yet
-        self._on_tracker: set[Key] = set()  # what it was tracked to, and can refine
-        self._elsewhere: dict[object, tuple[Records, set[Key]]] = {}  # of other planes
         self._limits: tuple[float, float] | None = None
         self._closed = False
         self._undoing: Iterator[None] | None = None
@@ -134,7 +123,7 @@ class Session(QObject):
         for name in _PLACES:
             getattr(image.events, name).connect(self._on_placed)
         self._thread = self._start_thread()
-        self._open(_FILL)
+        self._open(MaskUse.FILL)
         self._complaints.clear()  # nobody has heard them yet
         self._sync_timer.start()
 
@@ -154,7 +143,7 @@ class Session(QObject):
     def _start_again(self) -> None:
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
         self.history.clear()
-        self._sync_guarded(_FILL)
+        self._sync_guarded(MaskUse.FILL)
 
     def use_boxes(self, layer: Shapes | None) -> None:
         """Take boxes from another layer, or from none."""
@@ -178,21 +167,32 @@ class Session(QObject):
         else:
             require_fit(layer, self.stack)
         self._drop_labels()
-        self.history.clear()
-        self._edited.clear()
-        self.canvas = MaskCanvas(self.viewer, layer, self.stack, self._on_painted)
+        self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
-        self._elsewhere.clear()
         self._ids |= ids_in(layer)
 
     def _drop_labels(self) -> None:
-        if self.canvas is not None:
+        if self.labels is not None:
             with suppress(ValueError, TypeError, RuntimeError):
-                self.canvas.layer.events.selected_label.disconnect(self._on_selected_label)
-                self.canvas.layer.events.colormap.disconnect(self._restyle)
-            self.canvas.close()
-            self.canvas = None
+                self.labels.events.selected_label.disconnect(self._on_selected_label)
+                self.labels.events.colormap.disconnect(self._restyle)
+            self.drawing.drop_canvas()
+
+    @property
+    def canvas(self) -> MaskCanvas | None:
+        """What masks are drawn into, while there are labels."""
+        return self.drawing.canvas
+
+    @property
+    def history(self) -> History:
+        """The steps that can be undone and redone."""
+        return self.drawing.history
+
+    @property
+    def records(self) -> Records:
+        """What is known of each object in each frame."""
+        return self.drawing.records
 
     @property
     def labels(self) -> Labels | None:
@@ -247,9 +247,7 @@ class Session(QObject):
         elif layer is self.labels:
             self.stop()
             self._drop_labels()
-            self.history.clear()
-            self._edited.clear()
-            self.records = Records(self.stack.n_frames)
+            self.drawing.forget()
             self.changed.emit()
         elif layer is self.points:
             if self._clicks is not None:
@@ -264,7 +262,7 @@ class Session(QObject):
     def _forget_prompts(self) -> None:
         """Take back the prompts of a layer that is gone; the masks stay."""
         self.history.clear()
-        self._sync_guarded(_LEAVE)
+        self._sync_guarded(MaskUse.LEAVE)
 
     # Objects
 
@@ -317,36 +315,20 @@ class Session(QObject):
             raise UsageError("Objects cannot be removed while tracking; press Stop first.")
         self._finish_undoing()
         self.read_prompts()
-        before, canvas = self._state, self._need_canvas()
-        step = self.history.begin(f"removing object {object_id}", before, before)
-        for frame in self._frames_of(object_id):
-            current = canvas.frame(frame)
-            index = self.stack.index(frame)
-            self.history.keep(step, index, FrameState.of(current, self.records.at(frame)))  # type: ignore[arg-type]
-            canvas.write(frame, np.where(current == object_id, 0, current))
+        self._need_canvas()
+        step = self.history.begin(f"removing object {object_id}", self._state, self._state)
+        self.drawing.erase(object_id, self.prompted_frames(object_id), step)
         self.prompts.drop(lambda _frame, i: i == object_id)
         self._sync_timer.stop()
-        self._sync_guarded(_LEAVE)
+        self._sync_guarded(MaskUse.LEAVE)
         step.after = self._state
         self._thread.remove_object(object_id)
-        self.records.remove(object_id)
-        self._edited = {key for key in self._edited if key[1] != object_id}
         self._ids.discard(object_id)
         if not self._ids:
             self._ids.add(1)
         if self._current == object_id:
             self.set_current_object(min(self._ids))
         self.changed.emit()
-
-    def _frames_of(self, object_id: int) -> list[int]:
-        """Return the frames that may have a mask of an object, ascending."""
-        canvas, there = self._need_canvas(), self.records[object_id].present.copy()
-        for frame, i in self._known.keys() | self._edited:
-            there[frame] |= i == object_id
-        if isinstance(canvas.layer.data, np.ndarray):  # elsewhere it takes too long to look for older labels
-            for frame in np.flatnonzero(~there).tolist():
-                there[frame] = (canvas.frame(frame) == object_id).any()
-        return np.flatnonzero(there).tolist()
 
     def clear_frame(self, frame: int | None = None) -> None:
         """Take back all prompts of the current object on a frame, the one in view if left out."""
@@ -424,13 +406,13 @@ class Session(QObject):
         settled = self.prompts.read(self.prompts.state()).get((at, chosen), ())
         earlier = tuple(p for p in settled if not isinstance(p, Mask))
         self.prompts.masks[at, chosen] = GivenMask(Mask(at, mask, chosen), earlier)
-        self._edited.discard((at, chosen))
+        self.drawing.edited.discard((at, chosen))
         self._sync_timer.start()
 
     def _on_painted(self, frame: int, painted: set[int], over: set[int]) -> None:
         # A label that was only painted over becomes no object to be tracked by that.
         ids = {i for i in painted | (over & self._tracked_or_prompted()) if i > 0}
-        self._edited |= {(frame, i) for i in ids}
+        self.drawing.edited |= {(frame, i) for i in ids}
         self._ids |= ids
         self.changed.emit()
 
@@ -440,8 +422,8 @@ class Session(QObject):
 
     def _take_painted(self) -> None:
         """Make prompts of the frames that were painted by hand, so that tracking keeps them."""
-        if self.painted_counts:
-            for frame, object_id in sorted(self._edited):
+        if self.drawing.painted_counts:
+            for frame, object_id in sorted(self.drawing.edited):
                 self.use_painted(frame, object_id)
 
     def _set_defaults(self) -> None:
@@ -461,17 +443,17 @@ class Session(QObject):
             self._sync_timer.stop()
             self._sync_guarded()
 
-    def _sync_guarded(self, how: int | None = None) -> None:
+    def _sync_guarded(self, how: MaskUse | None = None) -> None:
         try:
             self._sync(how)
         except SurgSam2Error as error:
             self._complain([str(error)])
 
-    def _sync(self, how: int | None = None) -> None:
+    def _sync(self, how: MaskUse | None = None) -> None:
         """Find out what changed in the prompts, and have the masks of those frames made anew.
 
         It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
-        the masks: _REDRAW, _FILL or _LEAVE. In any case a step that still waits for its masks gets them.
+        the masks. In any case a step that still waits for its masks gets them.
         """
         if self._closed or self._undoing is not None:
             return
@@ -487,10 +469,9 @@ class Session(QObject):
             self._ids |= {i for _, i in wanted}
             if how is None:
                 self._told.clear()
-                step = self.history.begin(_said(differ, wanted, self._known), self._state, state)
-                self._awaited[step.token] = set(differ)
+                self.drawing.begin(_said(differ, wanted, self._known), self._state, state, differ)
             for key in differ:
-                self._ask(*key, wanted.get(key, ()), self._waiting_step(key, _REDRAW if how is None else how))
+                self._ask(*key, wanted.get(key, ()), how or MaskUse.DRAW)
         self._known, self._state = wanted, state
         if self.points is not None and len(state.points.data):
             paint_points(self.points, state.points, self.color)
@@ -517,8 +498,8 @@ class Session(QObject):
         """
         found = False
         for key, prompts in wanted.items():
-            unsure = not any(map(_says_where, prompts)) and key not in self._on_tracker
-            painted = self.painted_counts and key in self._edited
+            unsure = not any(map(_says_where, prompts)) and key not in self.drawing.on_tracker
+            painted = self.drawing.painted_counts and key in self.drawing.edited
             if self.canvas is None or key in self._known or not (unsure or painted):
                 continue
             mask = self.canvas.frame(key[0]) == key[1]
@@ -527,52 +508,21 @@ class Session(QObject):
                 found = True
         return found
 
-    def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], token: int) -> None:
+    def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], how: MaskUse) -> None:
         if self.model is not None or self.loading:
-            self._thread.set_prompts(frame, object_id, prompts, token)
-
-    def _waiting_step(self, key: Key, otherwise: int) -> int:
-        """Return the newest step that waits for the mask of a frame and object."""
-        waiting = (token for token, keys in self._awaited.items() if key in keys and self.history.find(token))
-        return max(waiting, default=otherwise)
+            step = self.drawing.waiting_step((frame, object_id))
+            self._thread.set_prompts(frame, object_id, prompts, how if step is None else MaskUse.DRAW, step)
 
     def _restyle(self, _: Any = None) -> None:
         if self.points is not None and len(self._state.points.data) == len(self.points.data):
             paint_points(self.points, self._state.points, self.color)
         self.changed.emit()
 
-    # Masks of prompted frames
-
     def _on_answered(self, answered: PromptAnswer) -> None:
-        answer, object_id, how = answered.answer, answered.object_id, answered.token
-        step = self.history.find(how) if how > 0 else None
-        if how == _LEAVE or (how > 0 and step is None):
-            return  # in the latter case it has been undone meanwhile; another answer is under way
-        frame = answer.frame
-        if step is None and (frame, object_id) in self._edited:
-            return
-        canvas = self._need_canvas()
-        current = new = canvas.frame(frame)
-        if how != _FILL or not (current == object_id).any():
-            new = canvas.merged(current, answer.labels, [object_id], answer.object_ids, self.preserve)
-        elif not np.isnan(self.records[object_id].confidence[frame]):
-            return
-        if not np.array_equal(current, new):
-            if step is not None:
-                state = FrameState.of(current, self.records.at(frame))
-                self.history.keep(step, self.stack.index(frame), state)  # type: ignore[arg-type]
-            canvas.write(frame, new)
-        self._edited.discard((frame, object_id))
-        if object_id in answer.object_ids:
-            n = answer.object_ids.index(object_id)
-            self.records.note(object_id, frame, float(answer.confidence[n]), bool((new == object_id).any()))
-        else:
-            self.records.note(object_id, frame, float("nan"), False)
-        if step is not None:
-            self._awaited.get(how, set()).discard((frame, object_id))
-            if self._pass_step is not None:  # what follows is undone before it
-                self._begin_pass_step()
-        self.changed.emit()
+        if self.drawing.wants(answered):
+            self._need_canvas()
+            self.drawing.draw_prompted(answered, self._state)
+            self.changed.emit()
 
     # Tracking
 
@@ -621,7 +571,7 @@ class Session(QObject):
             )
         self.tracking = True
         self._tracked_ids = None if objects is None else set(objects)
-        self._begin_pass_step()
+        self.drawing.begin_pass(self._state)
         self._following, self._moved_at = self.follow, 0.0
         self._thread.track(direction, start, frames, None if objects is None else sorted(asked))
         self.state_changed.emit()
@@ -631,35 +581,11 @@ class Session(QObject):
         if self.tracking or self.loading:
             self._thread.stop()
 
-    def _begin_pass_step(self) -> None:
-        self._end_pass_step()
-        self._pass_step = self.history.begin("tracking", self._state, self._state)
-
-    def _end_pass_step(self) -> None:
-        if self._pass_step is not None and not self._pass_step.frames:
-            self.history.drop(self._pass_step)
-        self._pass_step = None
-
     def _on_tracked(self, tracked: PassFrame) -> None:
         if not self.tracking or self.canvas is None:
             return
-        canvas, answer, frame = self.canvas, tracked.answer, tracked.answer.frame
-        ids = [i for i in answer.object_ids if self._tracked_ids is None or i in self._tracked_ids]
-        if self.painted_counts:  # while it was tracking
-            ids = [i for i in ids if (frame, i) not in self._edited]
-        current = canvas.frame(frame)
-        new = canvas.merged(current, answer.labels, ids, preserve=self.preserve)
-        if not np.array_equal(current, new):
-            if self._pass_step is not None:
-                state = FrameState.of(current, self.records.at(frame))
-                self.history.keep(self._pass_step, self.stack.index(frame), state)  # type: ignore[arg-type]
-            canvas.write(frame, new)
-        for n, i in enumerate(answer.object_ids):
-            if i in ids:
-                there = bool(answer.present[n])
-                self.records.note(i, frame, float(answer.confidence[n]), there, answer.memory.get(i))
-                self._edited.discard((frame, i))
-                self._on_tracker.add((frame, i))
+        frame = tracked.answer.frame
+        self.drawing.draw_tracked(tracked.answer, self._tracked_ids)
         if self._following and time.monotonic() - self._moved_at > _FOLLOW_EVERY:
             self.go_to(frame)
             self._moved_at = time.monotonic()
@@ -669,7 +595,7 @@ class Session(QObject):
         if not self.tracking:
             return
         self.tracking = False
-        self._end_pass_step()
+        self.drawing.end_pass()
         if end.error is not None:
             kept = f" {end.done} frames are done and kept." if end.done else ""
             self._tell(f"{sentence(end.error)}{kept}")
@@ -701,40 +627,26 @@ class Session(QObject):
         if step.before is not step.after:
             self.prompts.restore(prompts_of(step))
             self._sync_timer.stop()
-            self._sync_guarded(_LEAVE)
+            self._sync_guarded(MaskUse.LEAVE)
         self._undoing = self._swapping(step, given, objects)
         self._go_on_undoing()
 
     def _swapping(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
         """Swap the frames of a step one by one; `given` and `objects` are what was prompted before it."""
         canvas = self._need_canvas()
-        axis, swapped = self.stack.frame_axis, set()
-        for index, state in list(step.frames.items()):
-            frame = 0 if axis is None else index[axis]
-            swapped.add(frame)
-            now = FrameState.of(np.asarray(canvas.layer.data[index]), self.records.at(frame))
-            step.frames[index] = now
-            canvas.write_at(index, state.labels())
-            self.records.restore(frame, state.known)
-            self._ids |= set(state.known)
+        for objects_there in self.drawing.swap(step):
+            self._ids |= objects_there
             yield
-        self._forget_tracked({key for key in self._on_tracker if key[0] in swapped})
+        for object_id, frames in self.drawing.no_longer_tracked(step).items():
+            self._thread.forget(object_id, frames)
         for key, old in given.items():  # one that had been painted is as it was before it was given
             painted = canvas.frame(key[0]) == key[1]
             if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
-                self._edited.add(key)
+                self.drawing.edited.add(key)
         for i in objects - {i for _, i in self._known}:
             self._thread.remove_object(i)
             if i != self._current and not self.records[i].present.any():
                 self._ids.discard(i)
-
-    def _forget_tracked(self, keys: set[Key]) -> None:
-        """Let the tracker forget the masks of a pass that was undone, so that no click refines them."""
-        known = self.records.object_ids
-        lost = {(f, i) for f, i in keys if i not in known or np.isnan(self.records[i].confidence[f])}
-        for object_id in sorted({i for _, i in lost}):
-            self._thread.forget(object_id, sorted(f for f, i in lost if i == object_id))
-        self._on_tracker -= lost
 
     def _go_on_undoing(self) -> None:
         """Swap frames for a while, then let the window have its turn."""
@@ -792,7 +704,7 @@ class Session(QObject):
         if here.picked != self.stack.picked:
             self._change_stack(here)
         elif self._shown_limits() != self._limits:
-            self._open(_FILL)
+            self._open(MaskUse.FILL)
         elif self.model is not None:
             self._thread.warm(self.current_frame)
 
@@ -823,15 +735,10 @@ class Session(QObject):
         stack.opening()
         self._finish_undoing()
         self.leaving.emit()
-        self._elsewhere[self.stack.plane] = self.records, self._edited
         self.stack = stack
         self.prompts.change_stack(stack)
-        if self.canvas is not None:
-            self.canvas.stack = stack
-        self.history.clear()
-        fresh: tuple[Records, set[Key]] = (Records(stack.n_frames), set())
-        self.records, self._edited = self._elsewhere.pop(stack.plane, fresh)
-        self._open(_FILL)
+        self.drawing.change_stack(stack)
+        self._open(MaskUse.FILL)
 
     # The tracker
 
@@ -842,14 +749,14 @@ class Session(QObject):
         if choice != self.choice or (self.model is None and not self.loading):
             self.choice = choice
             self._finish_undoing()
-            self._open(_REDRAW)
+            self._open(MaskUse.DRAW)
 
-    def _open(self, how: int) -> None:
+    def _open(self, how: MaskUse) -> None:
         """Make a tracker, and tell it all prompts; `how` is what becomes of the masks of prompted frames."""
         self.model, self.loading = None, True
         self._told.clear()
         self._known = {}
-        self._on_tracker.clear()
+        self.drawing.on_tracker.clear()
         self._limits = layer_limits(self.image)
         self._thread.open(self.choice, self.stack.open)
         self._sync_guarded(how)
@@ -938,7 +845,7 @@ class Session(QObject):
         """Leave what no layer holds with our own labels, for the next session on the same video."""
         if self.labels is not None:
             masks = dict(self.prompts.masks)
-            leave(self.labels, Left(self.stack.plane, self.records, self.names, masks, self._edited))
+            leave(self.labels, Left(self.stack.plane, self.records, self.names, masks, self.drawing.edited))
 
     def _take_up_left(self, labels: Labels) -> None:
         left = take_up(labels)
@@ -946,7 +853,8 @@ class Session(QObject):
             return
         self.names.update(left.names)
         if left.plane == self.stack.plane and left.records.n_frames == self.stack.n_frames:
-            self.records, self.prompts.masks, self._edited = left.records, left.masks, left.edited
+            self.prompts.masks = left.masks
+            self.drawing.records, self.drawing.edited = left.records, left.edited
             self._ids |= {i for i in left.records.object_ids if left.records[i].present.any()}
 
     def join(self, timeout: float | None = None) -> None:

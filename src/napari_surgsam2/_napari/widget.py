@@ -371,8 +371,8 @@ class SurgSam2Widget(QWidget):
     def _set_options(self, _: Any = None) -> None:
         if self.session is not None:
             self.session.follow = self.controls.follow.value
-            self.session.preserve = self.controls.preserve.value
-            self.session.painted_counts = self.controls.painted_counts.value
+            self.session.drawing.preserve = self.controls.preserve.value
+            self.session.drawing.painted_counts = self.controls.painted_counts.value
 
     def _track(self, session: Session, direction: Direction) -> None:
         c = self.controls

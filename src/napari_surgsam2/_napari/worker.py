@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,23 +87,34 @@ class FrameAnswer:
         return cls(result.frame, ids, labels, result.confidence, present, dict(result.memory))
 
 
+class MaskUse(Enum):
+    """What becomes of the mask that prompts lead to."""
+
+    DRAW = "draw"
+    FILL = "fill"  # drawn where the object has none yet
+    LEAVE = "leave"  # not drawn
+
+
 @dataclass(frozen=True, eq=False)
 class PromptAnswer:
     """What a change of prompts led to.
 
     Attributes
     ----------
-    token : int
-        What the change was posted with.
     object_id : int
         The object that was prompted.
     answer : FrameAnswer
         The frame.
+    masks : MaskUse
+        What is to become of the mask, as it was said with the change.
+    step : int or None
+        The step that can be undone which the change was, as it was said with it.
     """
 
-    token: int
     object_id: int
     answer: FrameAnswer
+    masks: MaskUse
+    step: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +204,19 @@ class TrackerThread(QObject):
             self._asked_for += 1
         self._post("open", lambda: self._open(choice, open_video, stop))
 
-    def set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
-        """Put prompts in place of an object's on a frame; `answered` follows."""
+    def set_prompts(
+        self,
+        frame: int,
+        object_id: int,
+        prompts: Sequence[Prompt],
+        masks: MaskUse = MaskUse.DRAW,
+        step: int | None = None,
+    ) -> None:
+        """Put prompts in place of an object's on a frame; `answered` follows, with `masks` and `step`."""
         wanted = tuple(prompts)
         self._post(
             ("prompts", frame, object_id),
-            lambda: self._set_prompts(frame, object_id, wanted, token),
+            lambda: self._set_prompts(frame, object_id, wanted, masks, step),
             between=True,
         )
 
@@ -325,9 +344,11 @@ class TrackerThread(QObject):
         with suppress(Exception):  # what is wrong is told when the frame is asked for
             self._need_tracker().warm(frame)
 
-    def _set_prompts(self, frame: int, object_id: int, prompts: Sequence[Prompt], token: int) -> None:
+    def _set_prompts(
+        self, frame: int, object_id: int, prompts: Sequence[Prompt], masks: MaskUse, step: int | None
+    ) -> None:
         result = self._need_tracker().set_prompts(frame, object_id, prompts)
-        self._send("answered", PromptAnswer(token, object_id, FrameAnswer.of(result)))
+        self._send("answered", PromptAnswer(object_id, FrameAnswer.of(result), masks, step))
 
     def _forget(self, object_id: int, frames: Sequence[int]) -> None:
         tracker = self._need_tracker()

@@ -55,7 +55,9 @@ def train(
         )
         if run.step and run.is_first_process:
             error_console.print(f"Going on from step {run.step}.", markup=False)
-        task = bar.add_task("Training", total=settings.run.steps, completed=run.step, visible=run.is_first_process)
+        task = bar.add_task(
+            "Training", total=settings.run.steps, completed=run.step, visible=run.is_first_process
+        )
         training = True
         for report in run.steps(should_stop):
             if not run.is_first_process:

@@ -1,0 +1,227 @@
+"""The masks of a session: how they get into the labels, what is known of them, how they are taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .canvas import MaskCanvas
+from .history import FrameState, History, Step
+from .prompts import Key, PromptState
+from .records import Records
+from .stacks import LayerStack
+from .worker import FrameAnswer, MaskUse, PromptAnswer
+
+
+class Drawing:
+    """Draws what comes from the tracker; every step can be undone, and no stroke of the user's is lost.
+
+    Parameters
+    ----------
+    stack : LayerStack
+        The video.
+
+    Attributes
+    ----------
+    canvas : MaskCanvas or None
+        What is drawn into, while there are labels.
+    history : History
+        The steps.
+    records : Records
+        What is known of each object in each frame.
+    edited : set of Key
+        Where the user painted, as long as no prompt was made of it and nothing was drawn over it.
+    on_tracker : set of Key
+        What the tracker has tracked, and clicks can refine.
+    preserve : bool
+        Leave the pixels of all other labels as they are.
+    painted_counts : bool
+        Leave what the user painted as it is where a pass comes by.
+    """
+
+    def __init__(self, stack: LayerStack) -> None:
+        self.canvas: MaskCanvas | None = None
+        self.history = History()
+        self.records = Records(stack.n_frames)
+        self.edited: set[Key] = set()
+        self.on_tracker: set[Key] = set()
+        self.preserve = True
+        self.painted_counts = True
+        self._stack = stack
+        self._pass: Step | None = None
+        self._awaited: dict[int, set[Key]] = {}  # by step, what it has no mask of yet
+        self._elsewhere: dict[object, tuple[Records, set[Key]]] = {}  # of other planes
+
+    # What is drawn into
+
+    def use(self, canvas: MaskCanvas) -> None:
+        """Draw into other labels from now on; what was done cannot be undone in them."""
+        self.drop_canvas()
+        self.canvas = canvas
+        self.history.clear()
+        self.edited.clear()
+        self._elsewhere.clear()
+
+    def drop_canvas(self) -> None:
+        """Let go of the labels."""
+        if self.canvas is not None:
+            self.canvas.close()
+            self.canvas = None
+
+    def forget(self) -> None:
+        """Forget all masks, whose labels are gone."""
+        self.history.clear()
+        self.edited.clear()
+        self.records = Records(self._stack.n_frames)
+
+    def change_stack(self, stack: LayerStack) -> None:
+        """Go to another plane of the image; what is known of this one is kept for when it is come back to."""
+        self._elsewhere[self._stack.plane] = self.records, self.edited
+        self._stack = stack
+        if self.canvas is not None:
+            self.canvas.stack = stack
+        self.history.clear()
+        fresh: tuple[Records, set[Key]] = (Records(stack.n_frames), set())
+        self.records, self.edited = self._elsewhere.pop(stack.plane, fresh)
+
+    # Masks of prompts
+
+    def begin(self, what: str, before: PromptState, after: PromptState, awaited: Collection[Key]) -> Step:
+        """Begin a step of changed prompts, which waits for the masks of some frames and objects."""
+        step = self.history.begin(what, before, after)
+        self._awaited[step.token] = set(awaited)
+        return step
+
+    def waiting_step(self, key: Key) -> int | None:
+        """Return the newest step that waits for the mask of a frame and object."""
+        waiting = (token for token, keys in self._awaited.items() if key in keys and self.history.find(token))
+        return max(waiting, default=None)
+
+    def wants(self, answered: PromptAnswer) -> bool:
+        """Say whether the mask that prompts led to is to be drawn."""
+        if answered.step is not None:  # gone if it has been undone meanwhile; another answer is under way
+            return self.history.find(answered.step) is not None
+        painted = (answered.answer.frame, answered.object_id) in self.edited
+        return answered.masks != MaskUse.LEAVE and not painted
+
+    def draw_prompted(self, answered: PromptAnswer, prompts: PromptState) -> None:
+        """Draw the mask that prompts led to, which is wanted; `prompts` are all there are."""
+        assert self.canvas is not None
+        answer, object_id, frame = answered.answer, answered.object_id, answered.answer.frame
+        step = None if answered.step is None else self.history.find(answered.step)
+        current = new = self.canvas.frame(frame)
+        if answered.masks == MaskUse.DRAW or not (current == object_id).any():
+            new = self.canvas.merged(current, answer.labels, [object_id], answer.object_ids, self.preserve)
+        elif not np.isnan(self.records[object_id].confidence[frame]):
+            return
+        self._write(frame, current, new, step)
+        self.edited.discard((frame, object_id))
+        if object_id in answer.object_ids:
+            n = answer.object_ids.index(object_id)
+            self.records.note(object_id, frame, float(answer.confidence[n]), bool((new == object_id).any()))
+        else:
+            self.records.note(object_id, frame, float("nan"), False)
+        if step is not None:
+            self._awaited.get(step.token, set()).discard((frame, object_id))
+            if self._pass is not None:  # what follows is undone before it
+                self.begin_pass(prompts)
+
+    # Masks of passes
+
+    def begin_pass(self, prompts: PromptState) -> None:
+        """Begin a step of tracking."""
+        self.end_pass()
+        self._pass = self.history.begin("tracking", prompts, prompts)
+
+    def end_pass(self) -> None:
+        """End the step of tracking; there is none where nothing changed."""
+        if self._pass is not None and not self._pass.frames:
+            self.history.drop(self._pass)
+        self._pass = None
+
+    def draw_tracked(self, answer: FrameAnswer, objects: Collection[int] | None) -> None:
+        """Draw a frame of a pass that is for some objects, for all if None."""
+        assert self.canvas is not None
+        frame = answer.frame
+        ids = [i for i in answer.object_ids if objects is None or i in objects]
+        if self.painted_counts:  # while it was tracking
+            ids = [i for i in ids if (frame, i) not in self.edited]
+        current = self.canvas.frame(frame)
+        new = self.canvas.merged(current, answer.labels, ids, preserve=self.preserve)
+        self._write(frame, current, new, self._pass)
+        for n, i in enumerate(answer.object_ids):
+            if i in ids:
+                there = bool(answer.present[n])
+                self.records.note(i, frame, float(answer.confidence[n]), there, answer.memory.get(i))
+                self.edited.discard((frame, i))
+                self.on_tracker.add((frame, i))
+
+    def _write(self, frame: int, current: npt.NDArray[Any], new: npt.NDArray[Any], step: Step | None) -> None:
+        """Write a frame where it changed, so that it can be taken back with a step."""
+        assert self.canvas is not None
+        if np.array_equal(current, new):
+            return
+        if step is not None:
+            self._keep(frame, current, step)
+        self.canvas.write(frame, new)
+
+    def _keep(self, frame: int, current: npt.NDArray[Any], step: Step) -> None:
+        """Keep a frame, and what is known of it, as it was before a step."""
+        state = FrameState.of(current, self.records.at(frame))
+        self.history.keep(step, self._stack.index(frame), state)  # type: ignore[arg-type]
+
+    # Taking away and taking back
+
+    def erase(self, object_id: int, prompted: Sequence[int], step: Step) -> None:
+        """Take an object out of every frame that may have a mask of it; of `prompted`, its prompts did."""
+        assert self.canvas is not None
+        for frame in self._frames_of(object_id, prompted):
+            current = self.canvas.frame(frame)
+            self._keep(frame, current, step)
+            self.canvas.write(frame, np.where(current == object_id, 0, current))
+        self.records.remove(object_id)
+        self.edited = {key for key in self.edited if key[1] != object_id}
+
+    def _frames_of(self, object_id: int, prompted: Sequence[int]) -> list[int]:
+        """Return the frames that may have a mask of an object, ascending."""
+        assert self.canvas is not None
+        there = self.records[object_id].present.copy()
+        there[[frame for frame, i in self.edited if i == object_id]] = True
+        there[list(prompted)] = True
+        if isinstance(
+            self.canvas.layer.data, np.ndarray
+        ):  # elsewhere looking for older labels takes too long
+            for frame in np.flatnonzero(~there).tolist():
+                there[frame] = (self.canvas.frame(frame) == object_id).any()
+        return np.flatnonzero(there).tolist()
+
+    def swap(self, step: Step) -> Iterator[set[int]]:
+        """Swap the frames of a step, one at a time, with what it keeps; yields the objects in each."""
+        assert self.canvas is not None
+        axis = self._stack.frame_axis
+        for index, state in list(step.frames.items()):
+            frame = 0 if axis is None else index[axis]
+            now = np.asarray(self.canvas.layer.data[index])
+            step.frames[index] = FrameState.of(now, self.records.at(frame))
+            self.canvas.write_at(index, state.labels())
+            self.records.restore(frame, state.known)
+            yield set(state.known)
+
+    def no_longer_tracked(self, step: Step) -> dict[int, list[int]]:
+        """Return, by object, the frames of a swapped step that hold no mask of a pass any more.
+
+        The tracker is to forget them, so that no click refines what is not seen.
+        """
+        axis = self._stack.frame_axis
+        swapped = {0 if axis is None else index[axis] for index in step.frames}
+        known = self.records.object_ids
+        lost = {
+            (frame, i)
+            for frame, i in self.on_tracker
+            if frame in swapped and (i not in known or np.isnan(self.records[i].confidence[frame]))
+        }
+        self.on_tracker -= lost
+        return {i: sorted(f for f, j in lost if j == i) for i in sorted({i for _, i in lost})}
