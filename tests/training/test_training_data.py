@@ -454,6 +454,27 @@ def test_gray_is_gray_and_colours_change_alike_in_all_frames() -> None:
         assert (means - means.mean(0)).abs().max() < 12
 
 
+def test_light_changes_alike_in_all_frames_and_leaves_masks_alone() -> None:
+    ground = np.full((2, 48, 48, 3), 90, np.uint8)
+    ground[:, 20:30, 20:30] = 180
+    labels = np.zeros((2, 48, 48), np.uint8)
+    labels[:, 20:30, 20:30] = 1
+    source = SampledClip(ground, labels, np.ones(2, bool))
+    curves, fields = set(), []
+    for seed in range(20):
+        lit = augment(source, np.random.default_rng(seed), OFF.replace(light=1.0), 48, 1)
+        plain = augment(source, np.random.default_rng(seed), OFF, 48, 1)
+        assert torch.equal(lit.masks, plain.masks)
+        assert torch.equal(lit.frames[0], lit.frames[1])
+        assert (lit.frames[..., :1] == lit.frames).all()  # gray stays gray
+        outside = lit.frames[0, ..., 0][~lit.masks[0, 0]]
+        fields.append(float(outside.float().std()))
+        curves.add(int(outside.float().mean()))
+    assert max(fields) > 20  # uneven
+    assert min(fields) < 5
+    assert len(curves) > 10
+
+
 # Loading
 
 

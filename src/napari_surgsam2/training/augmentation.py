@@ -20,6 +20,9 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _GAIN = 0.7  # of brightness, contrast and saturation at full strength, as a logarithm
 _HUE = math.pi / 2  # at full strength
 _FLICKER = 0.1  # of the brightness and contrast of single frames, relative to those of the clip
+_GAMMA = 0.8  # at full strength, as a logarithm
+_UNEVEN = 1.0  # at full strength, as the standard deviation of the light's logarithm
+_LIGHTS = 3  # along a side: how coarse the light is
 _BLUR = (0.4 / 256, 1.5 / 256)  # of the picture's side
 
 Floats = npt.NDArray[np.float64]
@@ -158,15 +161,19 @@ def _vary_pictures(
 ) -> npt.NDArray[np.uint8]:
     """Return the frames (T, Y, X, 3) as seen, with other colours: (T, size, size, 3)."""
     colours = _draw_colours(rng, settings, frames[0], len(frames))
+    curve, light = _draw_light(rng, settings.light, size) if settings.light else (None, None)
     radius = float(rng.uniform(*_BLUR)) * size if rng.random() < settings.blur else 0.0
     out = np.empty((len(frames), size, size, 3), dtype=np.uint8)
     for t, frame in enumerate(frames):
         picture = _see(Image.fromarray(frame), view, size)
         if colours is not None:
             picture = picture.convert("RGB", tuple(colours[t].ravel().tolist()))
+        if curve is not None:
+            picture = picture.point(curve)
         if radius:
             picture = picture.filter(ImageFilter.GaussianBlur(radius))
-        out[t] = np.asarray(picture)
+        seen = np.asarray(picture)
+        out[t] = seen if light is None else np.minimum(seen * light, 255)
     return out
 
 
@@ -216,6 +223,17 @@ def _draw_colours(
         out[t, :, :3] = gain * slope * mix
         out[t, :, 3] = gain * (1 - slope) * mean
     return out
+
+
+def _draw_light(
+    rng: np.random.Generator, strength: float, size: int
+) -> tuple[list[int], npt.NDArray[np.float32]]:
+    """Return a curve for values from 0 to 255, three times, and uneven light to multiply by, (S, S, 1)."""
+    gamma = math.exp(_GAMMA * strength * rng.uniform(-1, 1))
+    curve = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(int).tolist()
+    coarse = rng.normal(0, _UNEVEN * strength * rng.random(), (_LIGHTS, _LIGHTS)).astype(np.float32)
+    smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return curve * 3, np.exp(np.asarray(smooth))[..., None]
 
 
 def _rotation(angle: float) -> Floats:

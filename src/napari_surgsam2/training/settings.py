@@ -487,6 +487,8 @@ class AugmentationSettings(_Table):
         0 to 1: strength of changes of brightness, contrast, saturation and hue; 0 is off.
     gray : float
         Probability that a clip loses its colours.
+    light : float
+        0 to 1: strength of changes of the light: dark and overexposed parts, and another gamma; 0 is off.
     blur : float
         Probability that a clip is blurred.
     smallest : float
@@ -499,6 +501,7 @@ class AugmentationSettings(_Table):
     affine: float = 0.1
     colour: float = 0.2
     gray: float = 0.05
+    light: float = 0.0
     blur: float = 0.1
     smallest: float = 0.0005
 
@@ -506,7 +509,7 @@ class AugmentationSettings(_Table):
         self._require_flag("flip")
         self._require_flag("reverse")
         self._require_numbers("crop", 0.05, 1)
-        for name in ("affine", "colour", "gray", "blur", "smallest"):
+        for name in ("affine", "colour", "gray", "light", "blur", "smallest"):
             self._require_number(name, high=1)
 
 
