@@ -15,17 +15,21 @@ from napari_surgsam2.training import TrainingRun
 from napari_surgsam2.training.team import Team
 from tests.training.test_training_run import settings
 
+# Only the first process is asked to stop.
 _TRAIN = """
 import json, sys
 from napari_surgsam2.training import TrainingRun, TrainingSettings
 run = TrainingRun(TrainingSettings.from_dict(json.load(open(sys.argv[1]))))
-reports = list(run.steps())
-print(json.dumps([[r.loss for r in reports], run.is_finished]))
+reports = list(run.steps(lambda: run.is_first_process and run.step == int(sys.argv[2])))
+print(json.dumps([[[r.step, r.loss] for r in reports], run.step]))
 """
 
 
-def train_together(tmp_path, config, count=2):
-    """Train in processes with the environment that torchrun gives them; return what each printed."""
+def train_together(tmp_path, config, count=2, stop_after=0):
+    """Train in processes with the environment that torchrun gives them.
+
+    Returns for each its reports, as steps and losses, and its last step.
+    """
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(config.to_dict()))
     with socket.socket() as free:
@@ -33,7 +37,7 @@ def train_together(tmp_path, config, count=2):
         port = free.getsockname()[1]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _TRAIN, str(path)],
+            [sys.executable, "-c", _TRAIN, str(path), str(stop_after)],
             env={
                 **os.environ,
                 "MASTER_ADDR": "127.0.0.1",
@@ -72,31 +76,29 @@ def test_two_processes_train_what_one_does(tmp_path):
     losses = [r.loss for r in alone.steps()]
     together = without_chance(tmp_path / "together")
     first, second = train_together(tmp_path, together)
-    assert first[1]
-    assert second[1]
-    assert first[0] == pytest.approx(losses, rel=1e-3)
-    assert second[0] == pytest.approx(first[0], rel=1e-6)
+    assert [loss for _, loss in first[0]] == pytest.approx(losses, rel=1e-3)
+    assert second == first
     model = load_model(tmp_path / "together" / TrainingRun.MODEL)
     expected = alone.model().network.state_dict()
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
 
 
-def test_what_several_processes_began_they_go_on_with(tmp_path):
+def test_processes_stop_together_and_go_on_together(tmp_path):
     config = settings(
         tmp_path / "run",
-        run={"steps": 2, "validate_every": 1},
+        run={"steps": 3, "validate_every": 1},
         validation=[{"kind": "synthetic", "clips": 1, "length": 2, "size": [64, 64], "scenes": ["things"]}],
     )
-    (losses, _), (seconds, _) = train_together(tmp_path, config)
-    assert len(losses) == 2
-    assert losses == pytest.approx(seconds)
+    for _, step in train_together(tmp_path, config, stop_after=2):
+        assert step == 2
+    first, second = train_together(tmp_path, config)
+    assert [step for step, _ in first[0]][-1] == 3
+    assert [loss for _, loss in first[0]][-1] == pytest.approx(second[0][-1][1])
     assert sorted(p.name for p in (tmp_path / "run").iterdir() if p.is_file()) == [
         "checkpoint.pt", "model.safetensors", "settings.json", "steps.csv", "validation.csv",
     ]  # fmt: skip
-    again = TrainingRun(config)
-    assert again.step == 2
-    assert again.is_finished
+    assert TrainingRun(config).is_finished
 
 
 def test_the_clips_of_a_step_are_shared_out():
