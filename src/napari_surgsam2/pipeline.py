@@ -37,7 +37,7 @@ from .tracking import (
     save_state,
     visited_range,
 )
-from .video import Video, is_image_layer, open_video, rows_in_video, selection
+from .video import Video, is_image_layer, open_video, rows_in_video
 
 IN_MEMORY_BYTES = 512 * MEBIBYTE
 _SECONDS_BETWEEN_SAVES = 30.0
@@ -387,7 +387,7 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
     return {
         "video": _file_identity(video.path),
         "video_shape": list(video.shape),
-        "video_part": selection(video),
+        "video_part": video.part,
         "video_pixels": _pixels_identity(video, min(prompt.frame for prompt in prompts)),
         "contrast_limits": None if video.contrast_limits is None else list(video.contrast_limits),
         "prompts": prompts_to_dict(prompts),

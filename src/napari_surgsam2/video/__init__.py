@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import Video
 from .layers import is_image_layer, rows_in_video
-from .opening import open_video, selection
+from .opening import open_video
 from .reading import read_ahead
 from .resize import resize_frame
 
@@ -15,5 +15,4 @@ __all__ = [
     "read_ahead",
     "resize_frame",
     "rows_in_video",
-    "selection",
 ]

@@ -130,6 +130,18 @@ class StackVideo(Video):
         """Return an independent handle on the same source, with the same contrast limits."""
         return StackVideo(self._open_array, self._plan, self._info, self._contrast)
 
+    @property
+    def part(self) -> dict[str, Any]:
+        """Which axes of the stack are what, and what was picked along the others."""
+        plan = self._plan
+        return {
+            "y": plan.y,
+            "x": plan.x,
+            "colour": plan.colour,
+            "frames": plan.stack,
+            "picked": {str(axis): index for axis, index in sorted(plan.picked.items())},
+        }
+
     def _read(self, index: int) -> NDArray[Any]:
         if self._reader is None:
             array, self._close_array = self._open_array()

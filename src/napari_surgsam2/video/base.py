@@ -87,6 +87,14 @@ class Video(ABC):
         return self._info.path
 
     @property
+    def part(self) -> dict[str, Any] | None:
+        """Which part of its source it is, as JSON-ready values; None where the source has but one.
+
+        Two videos of one file, opened with other `axes`, `channel` or `z`, differ in this.
+        """
+        return None
+
+    @property
     def n_frames(self) -> int:
         """Number of frames."""
         return self._info.n_frames

@@ -111,23 +111,6 @@ def open_video(
     return _open_array(source, limits, axes, channel, z)
 
 
-def selection(video: Video) -> dict[str, Any] | None:
-    """Return which part of a stack a video is, as JSON-ready values; None where its source has but one.
-
-    Two videos of one file, opened with other `axes`, `channel` or `z`, differ in this.
-    """
-    if not isinstance(video, StackVideo):
-        return None
-    plan = video._plan
-    return {
-        "y": plan.y,
-        "x": plan.x,
-        "colour": plan.colour,
-        "frames": plan.stack,
-        "picked": {str(axis): index for axis, index in sorted(plan.picked.items())},
-    }
-
-
 def _open_path(path: Path, limits: tuple[float, ...] | None, **choice: Any) -> Video:
     if not path.exists():
         raise VideoError(f"No file or folder at '{path}'; check the path.")
