@@ -9,7 +9,7 @@ import torch
 from napari_surgsam2.network import DecodedMasks
 from napari_surgsam2.training.losses import (
     Losses,
-    average,
+    LossSums,
     dice_loss,
     focal_loss,
     intersection_over_union,
@@ -17,6 +17,12 @@ from napari_surgsam2.training.losses import (
     soft_targets,
 )
 from napari_surgsam2.training.settings import LossSettings
+
+
+def average(sums):
+    """Return the losses per object, over sets of masks."""
+    total = LossSums.over(sums)
+    return total.per_object(total.in_view, total.known)
 
 
 def decoded(logits, iou=None, score=None):
