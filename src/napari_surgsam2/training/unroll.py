@@ -26,7 +26,7 @@ from napari_surgsam2.tracking.memory import LOGIT_RANGE
 
 from .clips import TrainingClip
 from .interaction import box_around, box_labels, click_in, corrective_click, mistaken_masks
-from .losses import Losses, LossSums, intersection_over_union, mask_losses, soft_targets
+from .losses import LossSums, intersection_over_union, mask_losses, soft_targets
 from .settings import PromptSettings
 
 _FIRST_CORRECTED = 0.7  # how often the first frame is among the corrected ones
@@ -93,13 +93,8 @@ class Unrolled:
     losses: list[LossSums] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
 
-    def mean(self) -> Losses:
-        """Return the mean losses; every object counts the same in every mask that was made of it."""
-        sums = self.sums()
-        return sums.per_object(sums.in_view, sums.known)
-
     def sums(self) -> LossSums:
-        """Return the losses summed over every mask that was made of every object."""
+        """Return the losses summed over every mask that was made of every object, each counting the same."""
         return LossSums.over(self.losses)
 
     @torch.no_grad()
