@@ -63,6 +63,19 @@ def test_instruments_are_in_most_laparoscopic_clips():
     assert len(set.union(*shown)) >= 5
 
 
+def test_instruments_that_work_together_touch_and_are_often_alike():
+    touching = alike = 0
+    for seed in range(12):
+        clip = make_clip(seed, 3, (96, 128), "teamwork")
+        instruments = {n: name for n, name in clip.names.items() if name != "organ"}
+        alike += len(set(instruments.values())) < len(instruments)
+        side = (clip.labels[:, :, 1:], clip.labels[:, :, :-1])
+        both = np.isin(side, list(instruments)).all(axis=0)
+        touching += bool((both & (side[0] != side[1])).any())
+    assert alike >= 6
+    assert touching >= 6
+
+
 def test_nothing_is_labelled_where_the_frame_is_black():
     """An endoscope's picture leaves corners of the frame black."""
     bordered = 0

@@ -42,7 +42,7 @@ def test_logits_are_those_of_the_tracker(tiny_model, clip):
     clicks = click_in(clip.masks[:, 0], np.random.default_rng(0), 1.0)[:, 0].tolist()
     for object_id, (x, y) in enumerate(clicks, 1):
         tracker.add_points(0, object_id, [(y, x)])
-    for result, logits in zip(tracker.propagate(), unrolled.logits, strict=True):
+    for result, logits in zip(tracker.propagate(), unrolled.logits.values(), strict=True):
         np.testing.assert_allclose(result.logits, logits[:, 0], rtol=1e-3, atol=2e-3)
 
 
@@ -64,7 +64,7 @@ def test_boxes_and_masks_give_the_logits_of_the_tracker(tiny_model, clip, kind):
             tracker.add_box(0, object_id, (y0, x0, y1, x1))
         else:
             tracker.add_mask(0, object_id, clip.masks[object_id - 1, 0].numpy())
-    for result, logits in zip(tracker.propagate(stop=6), unrolled.logits[:6], strict=True):
+    for result, logits in zip(tracker.propagate(stop=6), list(unrolled.logits.values())[:6], strict=True):
         np.testing.assert_allclose(result.logits, logits[:, 0], rtol=1e-3, atol=2e-3)
 
 
@@ -85,7 +85,7 @@ def test_objects_and_clips_of_a_batch_do_not_influence_one_another(tiny_model, c
     with torch.no_grad():
         together = unroller(Batch.of([short, other], torch.device("cpu")), np.random.default_rng(0))
         alone = unroller(Batch.of([short], torch.device("cpu")), np.random.default_rng(0))
-    for a, b in zip(together.logits, alone.logits, strict=True):
+    for a, b in zip(together.logits.values(), alone.logits.values(), strict=True):
         torch.testing.assert_close(a[:2], b, rtol=1e-4, atol=1e-4)
 
 
@@ -169,3 +169,84 @@ def test_what_is_corrected_is_a_mistake(tiny_model, clip, monkeypatch):
         negative += (labels[:, -1] == 0).tolist()
     assert any(negative)  # what is too much is clicked away
     assert not all(negative)
+
+
+@pytest.fixture
+def decoded(tiny_model, monkeypatch):
+    """Gather what the network is asked in each frame: the clicks and the mask that they correct."""
+    asked = []
+    candidates = tiny_model.network.candidates
+
+    def spy(image, frame, xy, labels, earlier=None):
+        asked.append((xy, labels, earlier))
+        return candidates(image, frame, xy, labels, earlier)
+
+    monkeypatch.setattr(tiny_model.network, "candidates", spy)
+    return asked
+
+
+def _corrected_later(network, clip, seeds, **prompts):
+    """Unroll four frames until a later one is corrected and the first is not."""
+    short = TrainingClip(clip.frames[:4], clip.masks[:, :4], clip.annotated[:4])
+    batch = Batch.of([short], torch.device("cpu"))
+    unroller = Unroller(network, CLICKS.replace(corrections=1, corrected_frames=1, **prompts))
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        kind = str(rng.choice(("click", "box", "mask"), p=unroller._prompts.shares))
+        if unroller._corrected_frames(batch, kind, rng) - {0}:
+            with torch.no_grad():
+                yield batch, unroller(batch, np.random.default_rng(seed))
+
+
+def test_a_wrong_start_is_a_click_on_another_object_until_a_later_frame_is_corrected(
+    tiny_model, clip, decoded
+):
+    strayed = 0
+    for batch, _ in _corrected_later(tiny_model.network, clip, range(40), wrong_starts=1.0):
+        first, correction = decoded[0], next(a for a in decoded if a[2] is not None)
+        decoded.clear()
+        x, y = first[0][0, 0].int().tolist()
+        if not batch.masks[0, 0, y, x]:
+            strayed += 1
+            assert batch.masks[0, 1, y, x]
+            assert first[1].eq(1).all()  # a click that would be right for the other one
+        x, y = correction[0][0, -1].int().tolist()
+        if correction[1][0, -1] == 1:  # what is clicked in the end is the object itself
+            assert batch.masks[:, 0, y, x].any()
+    assert strayed
+
+
+def test_losses_of_a_wrong_start_are_those_of_what_was_clicked_until_it_is_corrected(tiny_model, clip):
+    """What the network is to make of a prompt that is not meant is what it asks for."""
+    short = TrainingClip(clip.frames[:4], clip.masks[:, :4], clip.annotated[:4])
+    batch = Batch.of([short], torch.device("cpu"))
+    unroller = Unroller(tiny_model.network, CLICKS.replace(wrong_starts=1.0))
+    rng = np.random.default_rng(3)
+    course = next(c for c in (unroller._course(batch, {2}, rng) for _ in range(50)) if _both_strayed(c))
+    for t in range(4):
+        before, after = course.masks(t)
+        assert torch.equal(before, batch.masks[t].flip(0) if t <= 2 else batch.masks[t])
+        assert torch.equal(after, batch.masks[t].flip(0) if t < 2 else batch.masks[t])
+
+
+def _both_strayed(course):
+    return course.at_first is not None and torch.equal(course.at_first, course.meant.flip(1))
+
+
+def test_a_frame_corrected_ahead_is_a_memory_of_those_before_it(tiny_model, clip, monkeypatch):
+    """As when a user corrects a frame and tracks again: its pointer does not reach back, as in SAM 2."""
+    attended = []
+    project = tiny_model.network.project_pointers
+
+    def spy(pointers, distances, longest):
+        attended.append(distances[0].tolist())
+        return project(pointers, distances, longest)
+
+    monkeypatch.setattr(tiny_model.network, "project_pointers", spy)
+    orders = []
+    for _, unrolled in _corrected_later(tiny_model.network, clip, range(40), corrected_ahead=1.0):
+        orders.append(list(unrolled.logits))
+        assert all(d >= 0 for distances in attended for d in distances)
+        attended.clear()
+    assert [0, 3, 1, 2] in orders
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)

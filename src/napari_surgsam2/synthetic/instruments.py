@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -147,6 +147,27 @@ class Instrument:
         self._curve = rng.uniform(-0.6, 0.6) * (rng.random() < 0.6)
         self._slot = rng.random() < 0.4
         self._ticks = rng.random() < 0.5
+
+    def look_like(self, other: Instrument) -> None:
+        """Take the kind and the looks of another instrument, at its own distance from the camera."""
+        scale = self._radius / other._radius
+        self.kind, self.name = other.kind, other.name
+        self._shaft, self._wrist, self._jaw = other._shaft, other._wrist, other._jaw
+        self._wrist_length, self._wrist_width = other._wrist_length * scale, other._wrist_width
+        self._jaw_length = other._jaw_length * scale
+        self._jaw_width = (other._jaw_width[0] * scale, other._jaw_width[1] * scale)
+        self._curve, self._slot, self._ticks = other._curve, other._slot, other._ticks
+
+    def work_with(self, other: Instrument, away: FloatArray) -> None:
+        """Keep the tip near that of another instrument; `away` (T, 2) is how far (y, x), frame by frame."""
+        self._tip = other._tip + away
+
+    def relight(self, shine: float, shade: float) -> None:
+        """Make the reflections of its metal brighter and its colours darker, by factors."""
+        for part in ("_wrist", "_jaw"):
+            metal = getattr(self, part)
+            setattr(self, part, replace(metal, shine=metal.shine * shine, color=metal.color * shade))
+        self._shaft = replace(self._shaft, color=self._shaft.color * shade)
 
     def draw(self, t: int) -> Patch | None:
         """Paint it as it is in frame `t`; None where it is out of the picture."""

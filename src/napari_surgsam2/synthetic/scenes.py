@@ -124,6 +124,37 @@ def laparoscopy(rng: np.random.Generator, size: tuple[int, int], frames: int, pa
     return scene
 
 
+def teamwork(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene of keyhole surgery whose instruments work together: often alike, touching and crossing."""
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.7 else 0.1)
+    surface = tissue(rng, *surface_size(size), unit)
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.5))
+    if rng.random() < 0.5:
+        scene.add(organ(rng, size, view, pace))
+    shine, shade = rng.uniform(1, 4), rng.uniform(0.3, 1)
+    glaring, dim = rng.random() < 0.4, rng.random() < 0.25
+    first: Instrument | None = None
+    for _ in range(rng.integers(2, 5)):
+        one = Instrument(rng, size, frames, pace)
+        if first is None:
+            first = one
+        else:
+            if rng.random() < 0.6:
+                one.look_like(first)
+            if rng.random() < 0.6:
+                away = [wander(rng, frames, -0.2 * unit, 0.2 * unit, pace) for _ in range(2)]
+                one.work_with(first, np.stack(away, axis=1))
+        scene.add(one)
+    for actor in scene.actors:
+        if isinstance(actor, Instrument):
+            actor.relight(shine if glaring else 1.0, shade if dim else 1.0)
+    if rng.random() < 0.3:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
 def things(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of arbitrary things on an arbitrary ground."""
     view = View(rng, size, frames, pace, rng.random())
@@ -214,4 +245,5 @@ SCENES: dict[str, Maker] = {
     "things": things,
     "microscopy": microscopy,
     "ultrasound": ultrasound,
+    "teamwork": teamwork,
 }

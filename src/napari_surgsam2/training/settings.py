@@ -356,6 +356,12 @@ class PromptSettings(_Table):
     wrong_memories : float
         Probability that a mask between the prompted frames is made wrong in the memory, so that the network
         finds back to the object.
+    wrong_starts : float
+        Probability that an object's first prompt is on another object of its clip, or that the mask made
+        there is wrong, and stays so until a later frame is corrected: what is said last is what is meant.
+    corrected_ahead : float
+        How often, where a later frame is corrected, it is so before the frames that lie between are tracked,
+        as when a user goes back.
     """
 
     click: float = 0.5
@@ -366,6 +372,8 @@ class PromptSettings(_Table):
     central_click: float = 0.3
     mistakes: float = 0.0
     wrong_memories: float = 0.0
+    wrong_starts: float = 0.0
+    corrected_ahead: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("click", "box", "mask"):
@@ -374,7 +382,7 @@ class PromptSettings(_Table):
             raise UsageError("click, box and mask are all 0; set at least one above 0.")
         self._require_integer("corrections", at_least=0)
         self._require_integer("corrected_frames", at_least=0)
-        for name in ("central_click", "mistakes", "wrong_memories"):
+        for name in ("central_click", "mistakes", "wrong_memories", "wrong_starts", "corrected_ahead"):
             self._require_number(name, high=1)
 
     @property

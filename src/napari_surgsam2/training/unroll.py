@@ -86,12 +86,12 @@ class Unrolled:
     ----------
     losses : list of LossSums
         Of every set of masks that was made.
-    logits : list of tensor, shape (N, 1, S / 4, S / 4)
-        The masks that a user would have seen, frame by frame, without gradients.
+    logits : dict of int to tensor, shape (N, 1, S / 4, S / 4)
+        The masks that a user would have seen, by frame, without gradients.
     """
 
     losses: list[LossSums] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
+    logits: dict[int, Tensor] = field(default_factory=dict)
 
     def sums(self) -> LossSums:
         """Return the losses summed over every mask that was made of every object, each counting the same."""
@@ -101,7 +101,7 @@ class Unrolled:
     def ious(self, batch: Batch) -> list[tuple[int, float]]:
         """Return frames and the mean IoU of their masks, over the objects in view."""
         means = []
-        for t, logits in enumerate(self.logits):
+        for t, logits in sorted(self.logits.items()):
             targets = soft_targets(batch.masks[t])
             seen = F.interpolate(logits, targets.shape[-2:], mode="bilinear")
             iou = intersection_over_union(seen, targets[:, None])[:, 0]
@@ -109,6 +109,37 @@ class Unrolled:
             if counted.any():
                 means.append((t, float(iou[counted].mean())))
         return means
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """In what order the frames of a batch come, and what the simulated user means in each.
+
+    Attributes
+    ----------
+    order : list of int
+        The frames.
+    meant : tensor, shape (T, N, S, S), bool
+        The masks that are wanted in the end.
+    at_first : tensor, shape (T, N, S, S), bool, or None
+        Those that the prompts ask for until frame `set_right` is corrected; `meant` if None.
+    set_right : int
+        That frame.
+    wrong_start : float
+        Share of the masks of the first frame that are remembered wrong, unless they are corrected there.
+    """
+
+    order: list[int]
+    meant: Tensor
+    at_first: Tensor | None = None
+    set_right: int = 0
+    wrong_start: float = 0.0
+
+    def masks(self, t: int) -> tuple[Tensor, Tensor]:
+        """Return the masks (N, S, S) that are wanted in a frame before and after it is corrected."""
+        if self.at_first is None or t > self.set_right:
+            return self.meant[t], self.meant[t]
+        return self.at_first[t], (self.meant if t == self.set_right else self.at_first)[t]
 
 
 class Unroller:
@@ -139,24 +170,42 @@ class Unroller:
         total = len(batch.frames)
         kind = str(rng.choice(("click", "box", "mask"), p=self._prompts.shares))
         corrected = self._corrected_frames(batch, kind, rng)
+        course = self._course(batch, corrected, rng)
         numbers = _frame_numbers(rng, total) if self._network.training else np.arange(total)
         features = self._encode(batch)
         memories: list[_Memory] = []
         out = Unrolled()
-        for t in range(total):
+        for t in course.order:
             frame = FrameFeatures(*(x[t][batch.clip] for x in features))
-            if t:
+            if memories:
                 image = self._attend(int(numbers[t]), frame, memories, rng)
             else:
                 image = self._network.without_memory(frame)
             rounds = int(rng.integers(1, self._prompts.corrections + 1)) if t in corrected else 0
-            decoded = self._masks(batch, t, frame, image, kind if t == 0 else None, rounds, rng, out)
-            if t + 1 < total:
+            asked = kind if t == 0 else None
+            decoded = self._masks(batch, t, course.masks(t), frame, image, asked, rounds, rng, out)
+            if t != course.order[-1]:
                 prompted = t == 0 or t in corrected
-                if not prompted:
-                    decoded = self._mistaken(decoded, batch, t, self._prompts.wrong_memories, rng)
+                if not rounds:
+                    share = course.wrong_start if t == 0 else self._prompts.wrong_memories
+                    decoded = self._mistaken(decoded, course.masks(t)[1], batch.clip, share, rng)
                 memories.append(self._memorize(int(numbers[t]), prompted, frame, decoded))
         return out
+
+    def _course(self, batch: Batch, corrected: set[int], rng: np.random.Generator) -> _Course:
+        """Draw in what order the frames come, and which objects are prompted wrongly at first."""
+        order = list(range(len(batch.frames)))
+        later = sorted(corrected - {0})
+        if not later:
+            return _Course(order, batch.masks)
+        if rng.random() < self._prompts.corrected_ahead:
+            ahead = later[-1]
+            return _Course([0, ahead, *(t for t in order[1:] if t != ahead)], batch.masks)
+        if not self._prompts.wrong_starts:
+            return _Course(order, batch.masks)
+        # Half of them by a prompt that is on another object, half by a mask that does not fit.
+        share = self._prompts.wrong_starts / 2
+        return _Course(order, batch.masks, _strayed(batch, share, rng), later[0], share)
 
     def _corrected_frames(self, batch: Batch, kind: str, rng: np.random.Generator) -> set[int]:
         """Draw the frames that get corrective clicks: the first above all, unless a mask was given there."""
@@ -177,6 +226,7 @@ class Unroller:
         self,
         batch: Batch,
         t: int,
+        meant: tuple[Tensor, Tensor],
         frame: FrameFeatures,
         image: Tensor,
         prompt: str | None,
@@ -184,9 +234,11 @@ class Unroller:
         rng: np.random.Generator,
         out: Unrolled,
     ) -> Decoded:
-        """Make the masks of a frame from its features with memories, a prompt and rounds of corrections."""
-        network, masks = self._network, batch.masks[t]
-        targets = soft_targets(masks)
+        """Make the masks of a frame from its features with memories, a prompt and rounds of corrections.
+
+        `meant` are the masks (N, S, S) that are wanted before and after the corrections.
+        """
+        network, (masks, corrected) = self._network, meant
         xy: Tensor | None = None
         labels: Tensor | None = None
         if prompt == "click":
@@ -199,31 +251,33 @@ class Unroller:
             decoded = network.decode_given_mask(frame, masks[:, None])
         else:
             candidates = network.candidates(image, frame, xy, labels)
-            out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
+            out.losses.append(mask_losses(candidates, soft_targets(masks), batch.annotated[t]))
             decoded = network.choose(candidates)
         if rounds:
-            decoded = self._mistaken(decoded, batch, t, self._prompts.mistakes, rng)
+            decoded = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
+        targets = soft_targets(corrected)
         for _ in range(rounds):
             logits = decoded.logits.detach()
             seen = F.interpolate(logits, scale_factor=float(MASK_STRIDE), mode="bilinear")[:, 0] > 0
-            more_xy, more_labels = corrective_click(masks, seen, rng, self._prompts.central_click)
+            more_xy, more_labels = corrective_click(corrected, seen, rng, self._prompts.central_click)
             xy = more_xy if xy is None else torch.cat((xy, more_xy), dim=1)
             labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
             earlier = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
             candidates = network.candidates(image, frame, xy, labels, earlier)
             out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
             decoded = network.choose(candidates)
-        out.logits.append(decoded.logits.detach())
+        out.logits[t] = decoded.logits.detach()
         return decoded
 
+    @staticmethod
     def _mistaken(
-        self, decoded: Decoded, batch: Batch, t: int, share: float, rng: np.random.Generator
+        decoded: Decoded, masks: Tensor, clip: Tensor, share: float, rng: np.random.Generator
     ) -> Decoded:
-        """Make a share of the masks of a frame wrong."""
+        """Make a share of the masks of a frame wrong; `masks` (N, S, S) are the true ones."""
         if not share:
             return decoded
         chosen = torch.from_numpy(rng.random(len(decoded.logits)) < share).to(decoded.logits.device)
-        wrong = mistaken_masks(batch.masks[t], batch.clip, rng).to(decoded.logits.dtype)
+        wrong = mistaken_masks(masks, clip, rng).to(decoded.logits.dtype)
         return decoded._replace(logits=torch.where(chosen[:, None, None, None], wrong, decoded.logits))
 
     def _attend(
@@ -236,12 +290,14 @@ class Unroller:
         times = network.memory_times(h, w)
         prompted = [m for m in memories if m.prompted]
         recent = [m for m in memories if not m.prompted and number - m.number < config.num_maskmem]
+        newest = max((m.number for m in recent), default=None)
         if self._dropout:
-            recent = [m for m in recent if m is memories[-1] or rng.random() >= self._dropout]
+            recent = [m for m in recent if m.number == newest or rng.random() >= self._dropout]
         used = [(m, config.num_maskmem - 1) for m in prompted] + [(m, number - m.number - 1) for m in recent]
         keys = [m.keys + times[index] for m, index in used]
         values = [m.values for m, _ in used]
-        pointing = [m for m in memories if m.prompted or number - m.number < config.max_object_pointers]
+        past = [m for m in memories if m.number <= number]  # only pointers that lie back
+        pointing = [m for m in past if m.prompted or number - m.number < config.max_object_pointers]
         distances = torch.tensor([[float(number - m.number) for m in pointing]], device=frame.image.device)
         pointers = torch.stack([m.pointer for m in pointing], dim=1)
         longest = max(1, config.max_object_pointers - 1)  # as in videos that are longer than that
@@ -269,3 +325,15 @@ def _frame_numbers(rng: np.random.Generator, total: int) -> npt.NDArray[np.int64
     """
     most = _LONGEST_GAP if rng.random() < 0.5 else 1
     return np.concatenate(([0], np.cumsum(rng.integers(1, most + 1, total - 1))))
+
+
+def _strayed(batch: Batch, share: float, rng: np.random.Generator) -> Tensor:
+    """Return the masks (T, N, S, S), a share of the objects replaced by another one of its clip."""
+    clips = batch.clip.tolist()
+    seen = batch.masks[0].flatten(1).any(1).tolist()
+    taken = list(range(len(clips)))
+    for b, clip in enumerate(clips):
+        others = [i for i, c in enumerate(clips) if c == clip and i != b and seen[i]]
+        if others and rng.random() < share:
+            taken[b] = int(rng.choice(others))
+    return batch.masks[:, taken]
