@@ -92,6 +92,10 @@ class TrackingSettings(_Settings):
         Efficient Frame Pruning.
     max_conditioning_frames : int
         How many prompted frames an object's memory attention looks at, the nearest in time; at least 2.
+    obey_clicks : bool
+        Where the mask of a prompted frame would contradict a click, take the one of the network's candidates
+        that contradicts the fewest, and never none where there is a positive click. SAM 2 takes the one that
+        the network thinks best, click or no click.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int
@@ -111,6 +115,7 @@ class TrackingSettings(_Settings):
 
     pruning: PruningSettings = field(default_factory=PruningSettings)
     max_conditioning_frames: int = 8
+    obey_clicks: bool = True
     fill_holes: int = 0
     remove_speckles: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -124,6 +129,8 @@ class TrackingSettings(_Settings):
         if not isinstance(self.pruning, PruningSettings):
             raise UsageError(f"pruning is {self.pruning!r}; it must be a PruningSettings.")
         self._require_integer("max_conditioning_frames", at_least=2)
+        if not isinstance(self.obey_clicks, bool):
+            raise UsageError(f"obey_clicks is {self.obey_clicks!r}; it must be True or False.")
         for name in ("fill_holes", "remove_speckles", "feature_cache_bytes", "memory_bytes"):
             self._require_integer(name, at_least=0)
         self._require_integer("read_ahead", at_least=0, at_most=256)

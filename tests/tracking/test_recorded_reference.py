@@ -34,7 +34,8 @@ def track_recorded(name: str, prune_frames: int) -> tuple[dict, dict, dict]:
     case = json.loads((PARITY / f"{name}.json").read_text())
     frames = np.stack([np.asarray(Image.open(PARITY / f)) for f in case["frames"]])
     model = recorded_model(name, case["image_size"])
-    tracker = Tracker(model, frames, TrackingSettings(pruning=PruningSettings(prune_frames)))
+    settings = TrackingSettings(pruning=PruningSettings(prune_frames), obey_clicks=False)
+    tracker = Tracker(model, frames, settings)
     for p in case["prompts"]:
         if "points" in p:
             tracker.add_points(p["frame"], p["object"], p["points"], p["labels"])

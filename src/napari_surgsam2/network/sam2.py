@@ -19,7 +19,7 @@ from .mask_decoder import DecodedMasks, MaskDecoder
 from .memory_attention import MemoryAttention
 from .memory_encoder import MemoryEncoder
 from .positions import sine_line
-from .prompt_encoder import PADDING, PromptEncoder
+from .prompt_encoder import NEGATIVE, PADDING, POSITIVE, PromptEncoder
 
 STRIDE = 16  # of the image features that memories live on
 MASK_STRIDE = 4  # of the mask logits
@@ -28,6 +28,7 @@ NO_OBJECT_LOGIT = -1024.0  # everywhere in the mask of an object that is not in 
 # A memory is encoded from 20 * probability - 10, and a mask that the user gave has the logits -10 and 10.
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 GIVEN_MASK_LOGIT = 10.0
+_CLICKED_SCORE = 1e-3  # at least, of an object that the user says is in the frame
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -136,6 +137,7 @@ class Sam2Network(nn.Module):
         xy: Tensor | None = None,
         labels: Tensor | None = None,
         mask_logits: Tensor | None = None,
+        obey_clicks: bool = False,
     ) -> Decoded:
         """Predict the masks of B objects.
 
@@ -152,8 +154,28 @@ class Sam2Network(nn.Module):
             Points and box corners; see `PromptEncoder.embed_points`.
         mask_logits : tensor, shape (B, 1, 4 h, 4 w), optional
             An earlier mask to start from.
+        obey_clicks : bool
+            Where the mask would contradict a click, take the candidate that contradicts the fewest, of all
+            four that the mask decoder can make; and an object that has a positive click is in the frame,
+            whatever its score. SAM 2 looks at neither.
         """
-        return self.choose(self.candidates(image, features, xy, labels, mask_logits))
+        masks = self.candidates(image, features, xy, labels, mask_logits)
+        if not obey_clicks or xy is None or labels is None:
+            return self.choose(masks)
+        in_view = (labels == POSITIVE).any(dim=1, keepdim=True)
+        score = torch.where(in_view, masks.object_score.clamp(min=_CLICKED_SCORE), masks.object_score)
+        masks = masks._replace(object_score=score)
+        contradicted = contradicted_clicks(masks.logits, xy, labels)
+        obeying = contradicted.take_along_dim(masks.iou.argmax(-1, keepdim=True), dim=1) == 0
+        if not bool(obeying.all()):
+            multimask = masks.iou.shape[1] == 1
+            more = self.candidates(image, features, xy, labels, mask_logits, multimask)
+            counts = contradicted_clicks(more.logits, xy, labels)
+            # Those whose mask agrees with the clicks keep it.
+            contradicted = torch.cat((contradicted, torch.where(obeying, xy.shape[1] + 1, counts)), dim=1)
+            logits, iou, tokens = (torch.cat(pair, dim=1) for pair in zip(masks[:3], more[:3], strict=True))
+            masks = DecodedMasks(logits, iou, tokens, masks.object_score)
+        return self.choose(masks, contradicted)
 
     def candidates(
         self,
@@ -183,9 +205,15 @@ class Sam2Network(nn.Module):
         )
         return masks
 
-    def choose(self, masks: DecodedMasks) -> Decoded:
-        """Take the candidate of the highest predicted IoU."""
-        best = masks.iou.argmax(-1, keepdim=True)
+    def choose(self, masks: DecodedMasks, contradicted: Tensor | None = None) -> Decoded:
+        """Take the candidate of the highest predicted IoU, of those that contradict the fewest clicks.
+
+        `contradicted` (B, M) says how many each does; see `contradicted_clicks`.
+        """
+        worth = (
+            masks.iou if contradicted is None else masks.iou.float() - 2 * contradicted
+        )  # IoUs are below 2
+        best = worth.argmax(-1, keepdim=True)
         score = masks.object_score.float()
         present = score > 0
         logits = masks.logits.take_along_dim(best[..., None, None], dim=1).float()
@@ -281,3 +309,26 @@ class Sam2Network(nn.Module):
 def split_frames(features: FrameFeatures) -> list[FrameFeatures]:
     """Take the features of B frames apart."""
     return [FrameFeatures(*parts) for parts in zip(*(t.split(1) for t in features), strict=True)]
+
+
+def contradicted_clicks(logits: Tensor, xy: Tensor, labels: Tensor) -> Tensor:
+    """Count the clicks that masks contradict: positive ones outside them, negative ones inside.
+
+    Parameters
+    ----------
+    logits : tensor, shape (B, M, 4 h, 4 w)
+        Mask logits of M candidates for each of B objects.
+    xy, labels : tensor, shapes (B, N, 2) float32 and (B, N) integer
+        Points in pixels of the network's input; those that are no clicks are not counted.
+
+    Returns
+    -------
+    tensor, shape (B, M), integer
+    """
+    size = torch.tensor(logits.shape[:1:-1], device=xy.device) * MASK_STRIDE
+    places = (2 * (xy + 0.5) / size - 1)[:, None]
+    at = F.grid_sample(logits.float(), places, padding_mode="border", align_corners=False)[
+        :, :, 0
+    ]  # (B, M, N)
+    outside, inside = (labels == POSITIVE)[:, None] & (at <= 0), (labels == NEGATIVE)[:, None] & (at > 0)
+    return (outside | inside).sum(-1)

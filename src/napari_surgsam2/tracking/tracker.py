@@ -481,7 +481,8 @@ class Tracker:
                 if recalled.memories:
                     image = self._recall.attend(features, [recalled])
             device = self.model.device
-            decoded = network.decode(image, features, xy.to(device), labels.to(device), earlier)
+            obey = self.settings.obey_clicks
+            decoded = network.decode(image, features, xy.to(device), labels.to(device), earlier, obey)
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
