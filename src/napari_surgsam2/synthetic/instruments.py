@@ -52,6 +52,18 @@ def _metal(rng: np.random.Generator, unit: float) -> Finish:
     return _finish(rng, gray * tint, rng.uniform(0.3, 0.9), unit, rng.uniform(0.1, 0.5))
 
 
+def _mirror(rng: np.random.Generator, unit: float) -> Finish:
+    """Make a polished surface that shows dark and glaring parts of what is around it."""
+    finish = _finish(
+        rng, np.full(3, rng.uniform(0.05, 0.6)), rng.uniform(0.6, 3), unit, rng.uniform(0.4, 1.5)
+    )
+    count = int(rng.integers(2, 6))
+    streaks = np.stack(
+        [rng.uniform(-0.9, 0.9, count), rng.uniform(0.03, 0.25, count), rng.uniform(0.2, 1.2, count)], axis=1
+    )
+    return replace(finish, streaks=streaks)
+
+
 def _finish(
     rng: np.random.Generator, color: FloatArray, shine: float, unit: float, contrast: float
 ) -> Finish:
@@ -147,6 +159,7 @@ class Instrument:
         self._curve = rng.uniform(-0.6, 0.6) * (rng.random() < 0.6)
         self._slot = rng.random() < 0.4
         self._ticks = rng.random() < 0.5
+        self._window: Finish | None = None
 
     def look_like(self, other: Instrument) -> None:
         """Take the kind and the looks of another instrument, at its own distance from the camera."""
@@ -157,10 +170,34 @@ class Instrument:
         self._jaw_length = other._jaw_length * scale
         self._jaw_width = (other._jaw_width[0] * scale, other._jaw_width[1] * scale)
         self._curve, self._slot, self._ticks = other._curve, other._slot, other._ticks
+        self._window = other._window
 
     def work_with(self, other: Instrument, away: FloatArray) -> None:
         """Keep the tip near that of another instrument; `away` (T, 2) is how far (y, x), frame by frame."""
         self._tip = other._tip + away
+
+    def vary(self, rng: np.random.Generator) -> None:
+        """Make it more like some real ones: nearer, polished, warmly lit, with a window in each jaw."""
+        if rng.random() < 0.3:
+            nearer = rng.uniform(1.2, 2.6)
+            self._radius *= nearer
+            self._wrist_length *= nearer
+            self._jaw_length *= nearer
+            self._jaw_width = (self._jaw_width[0] * nearer, self._jaw_width[1] * nearer)
+        if rng.random() < 0.4:
+            self._wrist = _mirror(rng, self._unit)
+            self._jaw = _mirror(rng, self._unit) if rng.random() < 0.5 else self._wrist
+        if rng.random() < 0.3:
+            warm = np.asarray((1, rng.uniform(0.75, 1), rng.uniform(0.4, 1)), dtype=np.float32)
+            for part in ("_shaft", "_wrist", "_jaw"):
+                finish = getattr(self, part)
+                setattr(self, part, replace(finish, color=finish.color * warm))
+        if rng.random() < 0.4 and self.kind in ("grasper", "bipolar forceps", "clip applier", "scissors"):
+            self._jaw_length = self._radius * rng.uniform(3, 9)
+            self._jaw_width = (self._radius * rng.uniform(0.4, 0.75), self._radius * rng.uniform(0.3, 0.6))
+            self._open *= rng.uniform(0, 0.6)
+            through = rng.uniform(0.02, 0.6) * np.asarray((1, rng.uniform(0.2, 1), rng.uniform(0.1, 1)))
+            self._window = _finish(rng, through, rng.uniform(0, 0.3), self._unit, rng.uniform(0, 0.5))
 
     def relight(self, shine: float, shade: float) -> None:
         """Make the reflections of its metal brighter and its colours darker, by factors."""
@@ -236,6 +273,9 @@ class Instrument:
             if self._slot and self.kind in ("grasper", "bipolar forceps"):
                 hole = [joint + first * length * 0.3, mid + second * length * 0.1]
                 self._add(parts, _HOLE, t, hole, [wide * 0.3, wide * 0.25])
+            if self._window is not None:
+                window = [joint + first * length * 0.15, mid, mid + second * length * 0.3]
+                self._add(parts, self._window, t, window, [wide * 0.5, wide * 0.5, narrow * 0.5])
 
     def _add(
         self,

@@ -138,6 +138,7 @@ def teamwork(rng: np.random.Generator, size: tuple[int, int], frames: int, pace:
     first: Instrument | None = None
     for _ in range(rng.integers(2, 5)):
         one = Instrument(rng, size, frames, pace)
+        one.vary(rng)
         if first is None:
             first = one
         else:
