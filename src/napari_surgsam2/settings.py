@@ -73,7 +73,7 @@ class PruningSettings(_Settings):
     ----------
     prune_frames : int
         How many of the memory bank's `num_maskmem` slots are freed before each frame by dropping the
-        memories most like the newest one. 0 is plain SAM 2. Default 2, the paper's.
+        memories most like the newest one. 0 leaves none out, as SAM 2. Default 2, the paper's.
     """
 
     prune_frames: int = 2
@@ -94,8 +94,8 @@ class TrackingSettings(_Settings):
         How many prompted frames an object's memory attention looks at, the nearest in time; at least 2.
     obey_clicks : bool
         Where the mask of a prompted frame would contradict a click, take the one of the network's candidates
-        that contradicts the fewest, and never none where there is a positive click. SAM 2 takes the one that
-        the network thinks best, click or no click.
+        that contradicts the fewest. An object with a positive click is in view, whatever its score. A frame
+        that is corrected again does not recall what it was. False is SAM 2 in all three.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int

@@ -365,7 +365,8 @@ PASSES = {
 
 def our_tracker(network: Sam2Network, clip: np.ndarray, prompts: list[Prompted]) -> Tracker:
     model = Model("tiny", Path("tiny"), network, IMAGE_SIZE, torch.device("cpu"))
-    tracker = Tracker(model, clip, TrackingSettings(pruning=PruningSettings(0)))
+    settings = TrackingSettings(pruning=PruningSettings(0), obey_clicks=False)
+    tracker = Tracker(model, clip, settings)
     for object_id, frame, points, labels in prompts:
         if labels[:2] == [2, 3]:
             tracker.add_box(frame, object_id, [*points[0], *points[1]])

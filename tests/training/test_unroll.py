@@ -13,6 +13,7 @@ from napari_surgsam2.training.unroll import Batch, Unroller
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import rule_network
 
+SAM2 = TrackingSettings(pruning=PruningSettings(prune_frames=0), obey_clicks=False)
 CLICKS = PromptSettings(click=1, box=0, mask=0, corrections=0, corrected_frames=0, central_click=1)
 
 
@@ -36,9 +37,7 @@ def test_logits_are_those_of_the_tracker(tiny_model, clip):
         unrolled = Unroller(tiny_model.network, CLICKS)(
             Batch.of([clip], torch.device("cpu")), np.random.default_rng(0)
         )
-    tracker = Tracker(
-        tiny_model, clip.frames.numpy(), TrackingSettings(pruning=PruningSettings(prune_frames=0))
-    )
+    tracker = Tracker(tiny_model, clip.frames.numpy(), SAM2)
     clicks = click_in(clip.masks[:, 0], np.random.default_rng(0), 1.0)[:, 0].tolist()
     for object_id, (x, y) in enumerate(clicks, 1):
         tracker.add_points(0, object_id, [(y, x)])
@@ -53,9 +52,7 @@ def test_boxes_and_masks_give_the_logits_of_the_tracker(tiny_model, clip, kind):
         unrolled = Unroller(tiny_model.network, prompts)(
             Batch.of([clip], torch.device("cpu")), np.random.default_rng(0)
         )
-    tracker = Tracker(
-        tiny_model, clip.frames.numpy(), TrackingSettings(pruning=PruningSettings(prune_frames=0))
-    )
+    tracker = Tracker(tiny_model, clip.frames.numpy(), SAM2)
     rng = np.random.default_rng(0)
     rng.choice(3, p=prompts.shares)  # the kind
     boxes = box_around(clip.masks[:, 0], rng).flatten(1).tolist()
@@ -227,6 +224,18 @@ def test_losses_of_a_wrong_start_are_those_of_what_was_clicked_until_it_is_corre
         before, after = course.masks(t)
         assert torch.equal(before, batch.masks[t].flip(0) if t <= 2 else batch.masks[t])
         assert torch.equal(after, batch.masks[t].flip(0) if t < 2 else batch.masks[t])
+
+
+def test_ious_are_told_of_what_was_asked_for(tiny_model, clip):
+    """A network that follows a wrong start, as it should, is not told off for it."""
+    for batch, unrolled in _corrected_later(tiny_model.network, clip, range(40), wrong_starts=1.0):
+        asked = unrolled.meant[0]
+        assert torch.equal(unrolled.meant[3], batch.masks[3])
+        if not torch.equal(asked, batch.masks[0]):
+            unrolled.logits[0] = 20 * torch.nn.functional.avg_pool2d(asked[:, None].float(), 4) - 10
+            assert unrolled.ious(batch)[0][1] > 0.9
+            return
+    raise AssertionError("no object strayed")
 
 
 def _both_strayed(course):

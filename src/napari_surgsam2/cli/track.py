@@ -114,7 +114,7 @@ def track(
     prune_frames: Annotated[
         int | None,
         typer.Option(
-            help="Memory slots freed by Efficient Frame Pruning; 0 is plain SAM 2.",
+            help="Memory slots freed by Efficient Frame Pruning; 0 for none, as SAM 2.",
             show_default=str(PruningSettings().prune_frames),
         ),
     ] = None,

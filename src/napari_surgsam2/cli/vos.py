@@ -51,7 +51,7 @@ def vos(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     prune_frames: Annotated[
         int,
-        typer.Option(help="Memory slots freed by Efficient Frame Pruning; 0 is plain SAM 2."),
+        typer.Option(help="Memory slots freed by Efficient Frame Pruning; 0 for none, as SAM 2."),
     ] = PruningSettings().prune_frames,
     precision: Annotated[
         PrecisionChoice, typer.Option(help="Arithmetic; auto is bfloat16 on CUDA, float32 elsewhere.")

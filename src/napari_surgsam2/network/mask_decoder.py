@@ -65,7 +65,7 @@ class TwoWayTransformer(nn.Module):
 
 
 class DecodedMasks(NamedTuple):
-    """What the mask decoder returns for B objects and M candidate masks, M being 1 or 3.
+    """What the mask decoder returns for B objects and M candidate masks, M being 1, 3 or 4.
 
     Attributes
     ----------
@@ -118,6 +118,7 @@ class MaskDecoder(nn.Module):
         fine: Tensor,
         finest: Tensor,
         multimask: bool,
+        every: bool = False,
     ) -> DecodedMasks:
         """Predict the masks of B objects.
 
@@ -135,6 +136,8 @@ class MaskDecoder(nn.Module):
             What `conv_s1` and `conv_s0` made of the finer image features.
         multimask : bool
             Return three candidate masks instead of one.
+        every : bool
+            Return all four, the single one first.
         """
         B, _, h, w = image.shape
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
@@ -154,6 +157,8 @@ class MaskDecoder(nn.Module):
         logits = (torch.stack(weights, dim=1) @ x.flatten(2)).unflatten(-1, x.shape[-2:])
         iou = self.iou_prediction_head(iou_token).sigmoid()
         score = self.pred_obj_score_head(object_score)
+        if every:
+            return DecodedMasks(logits, iou, mask_tokens, score)
         if multimask:
             return DecodedMasks(logits[:, 1:], iou[:, 1:], mask_tokens[:, 1:], score)
         if not self.training:

@@ -168,8 +168,7 @@ class Sam2Network(nn.Module):
         contradicted = contradicted_clicks(masks.logits, xy, labels)
         obeying = contradicted.take_along_dim(masks.iou.argmax(-1, keepdim=True), dim=1) == 0
         if not bool(obeying.all()):
-            multimask = masks.iou.shape[1] == 1
-            more = self.candidates(image, features, xy, labels, mask_logits, multimask)
+            more = self.candidates(image, features, xy, labels, mask_logits, every=True)
             counts = contradicted_clicks(more.logits, xy, labels)
             # Those whose mask agrees with the clicks keep it.
             contradicted = torch.cat((contradicted, torch.where(obeying, xy.shape[1] + 1, counts)), dim=1)
@@ -185,8 +184,12 @@ class Sam2Network(nn.Module):
         labels: Tensor | None = None,
         mask_logits: Tensor | None = None,
         multimask: bool | None = None,
+        every: bool = False,
     ) -> DecodedMasks:
-        """Return all candidate masks, which training learns from; parameters as of `decode`."""
+        """Return the candidate masks, which training learns from; parameters as of `decode`.
+
+        Three or a single one, as `multimask` or else the number of points says; all four if `every`.
+        """
         if multimask is None:
             multimask = xy is None or xy.shape[1] < 2
         B, _, h, w = image.shape
@@ -202,6 +205,7 @@ class Sam2Network(nn.Module):
             features.fine,
             features.finest,
             multimask,
+            every,
         )
         return masks
 
@@ -326,9 +330,9 @@ def contradicted_clicks(logits: Tensor, xy: Tensor, labels: Tensor) -> Tensor:
     tensor, shape (B, M), integer
     """
     size = torch.tensor(logits.shape[:1:-1], device=xy.device) * MASK_STRIDE
-    places = (2 * (xy + 0.5) / size - 1)[:, None]
-    at = F.grid_sample(logits.float(), places, padding_mode="border", align_corners=False)[
-        :, :, 0
-    ]  # (B, M, N)
+    # xy is the video's pixel times a scale, so the pixel's middle is here to half a pixel of the video.
+    places = (2 * xy / size - 1)[:, None]
+    inner = 1 - MASK_STRIDE / size  # the outermost logits
+    at = F.grid_sample(logits.float(), places.clamp(-inner, inner), align_corners=False)[:, :, 0]
     outside, inside = (labels == POSITIVE)[:, None] & (at <= 0), (labels == NEGATIVE)[:, None] & (at > 0)
     return (outside | inside).sum(-1)

@@ -20,6 +20,7 @@ from .settings import SourceSettings, TrainingSettings
 
 _MOST_DRAWS = 30  # of clips until one shows an object that is large enough
 _ABSENCE_DRAWS = 6  # of clips until an object leaves one, where that is wanted
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _STREAM = 2  # keeps the clips' randomness apart from what else is drawn in a step
 
 
@@ -177,18 +178,20 @@ class _Clips(Dataset[TrainingClip | SurgSam2Error]):
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Leave Ctrl+C, which a terminal sends to the workers too, to the training."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals that go to a whole group of processes, as a terminal's Ctrl+C does, to the training."""
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Let processes that start meanwhile ignore Ctrl+C from the beginning; they import for seconds."""
+    """Let processes that start meanwhile ignore such signals from the beginning; they import for seconds."""
     if threading.current_thread() is not threading.main_thread():  # only there can it be set
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

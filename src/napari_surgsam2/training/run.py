@@ -33,6 +33,7 @@ from .validation import VideoScore, mean_j_and_f, score_videos
 
 _MOST_SKIPPED = 20  # steps in a row whose gradients are not finite
 # Settings that may change when a run goes on: what comes out does not depend on them.
+_PROMPTS = 3  # keeps what the other processes draw apart from the clips' randomness
 _FREE = (
     "output",
     "validation",
@@ -234,7 +235,8 @@ class TrainingRun:
     def _train(self, batch: Batch) -> tuple[float, Losses, list[tuple[int, float]], float]:
         """Do one step; return the loss, its parts, IoUs by frame and the gradients' norm."""
         rank = self._team.rank
-        rng = np.random.default_rng([self.settings.run.seed, self.step, 1, *([rank] if rank else [])])
+        own = [_PROMPTS, rank] if rank else []
+        rng = np.random.default_rng([self.settings.run.seed, self.step, 1, *own])
         try:
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
                 unrolled = self._unroll(batch, rng)

@@ -19,8 +19,8 @@ _PATIENCE = timedelta(days=2)
 class Team:
     """The processes of a run; a run that was started without `torchrun` is a team of one.
 
-    What several processes train is what one would, to rounding, if nothing were drawn at random: the losses
-    are means over the objects of all. Each draws its own prompts.
+    The losses are means over the objects of all, so that several processes train what one would but for
+    what each does by itself: it draws its own prompts, and batch norms in training see its own clips.
 
     Parameters
     ----------

@@ -88,10 +88,13 @@ class Unrolled:
         Of every set of masks that was made.
     logits : dict of int to tensor, shape (N, 1, S / 4, S / 4)
         The masks that a user would have seen, by frame, without gradients.
+    meant : dict of int to tensor, shape (N, S, S), bool
+        The masks that were asked for there.
     """
 
     losses: list[LossSums] = field(default_factory=list)
     logits: dict[int, Tensor] = field(default_factory=dict)
+    meant: dict[int, Tensor] = field(default_factory=dict)
 
     def sums(self) -> LossSums:
         """Return the losses summed over every mask that was made of every object, each counting the same."""
@@ -102,7 +105,7 @@ class Unrolled:
         """Return frames and the mean IoU of their masks, over the objects in view."""
         means = []
         for t, logits in sorted(self.logits.items()):
-            targets = soft_targets(batch.masks[t])
+            targets = soft_targets(self.meant[t])
             seen = F.interpolate(logits, targets.shape[-2:], mode="bilinear")
             iou = intersection_over_union(seen, targets[:, None])[:, 0]
             counted = batch.annotated[t] & targets.flatten(1).any(1)
@@ -266,7 +269,7 @@ class Unroller:
             candidates = network.candidates(image, frame, xy, labels, earlier)
             out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
             decoded = network.choose(candidates)
-        out.logits[t] = decoded.logits.detach()
+        out.logits[t], out.meant[t] = decoded.logits.detach(), corrected
         return decoded
 
     @staticmethod
