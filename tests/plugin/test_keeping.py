@@ -378,6 +378,77 @@ def test_prompts_are_kept_and_offered_again(open_widget, surgery, frames, tmp_pa
     assert len(again.session.all_prompts) == len(everything) + 1
 
 
+@pytest.mark.parametrize("how", ["points", "all"])
+def test_prompts_outlive_their_layer_in_the_project(how, open_widget, surgery, frames, tmp_path):
+    """Layers are removed to tidy up, and all of them when a viewer closes."""
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    path = tmp_path / "study.surgsam2.json"
+    widget.keeper.write_project(path)
+    text = path.read_text()
+    if how == "all":
+        widget.viewer.layers.clear()
+    else:
+        widget.viewer.layers.remove(widget.session.points)
+        widget.wait()
+        widget.keeper.flush()
+    assert path.read_text() == text
+    if how == "points":  # what is clicked from then on is what counts
+        widget.add_prompts(Point(1, 30, 30, 1))
+        widget.wait()
+        widget.keeper.flush()
+        assert load_project(path).prompts == (Point(1, 30, 30, 1),)
+
+
+def test_what_is_to_be_kept_soon_does_not_wait_for_the_end_of_a_pass(
+    open_widget, surgery, frames, monkeypatch
+):
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    put_off = []
+    monkeypatch.setattr(widget.keeper, "autosave_soon", lambda: put_off.append(widget.session.tracking))
+    track(widget)
+    assert widget.session.records[1].present.all()
+    assert sum(put_off) <= 1  # not by every frame
+
+
+def test_every_plane_has_what_was_kept_of_it(open_widget, surgery, tmp_path):
+    """A project stays that of its plane, and what is offered is of the plane in view."""
+    path = tmp_path / "volume.tif"
+    planes = np.stack([surgery.video[:FRAMES, ..., 0], surgery.video[:FRAMES, ..., 1]], axis=1)
+    tifffile.imwrite(path, planes)
+
+    def opened():
+        viewer = ViewerModel()
+        viewer.open(str(path), plugin="napari")
+        return open_widget(viewer)
+
+    def go_to(widget, plane):
+        widget.viewer.dims.set_point(1, plane)
+        until(lambda: widget.session.stack.picked == {1: plane})
+        widget.wait()
+
+    first = opened()
+    first.add_prompts(Point(0, 30, 30, 1))
+    first.wait()
+    first.keeper.write_project(tmp_path / "study.surgsam2.json")
+    go_to(first, 1)
+    first.add_prompts([Point(0, 50, 50, 1), Point(0, 60, 60, 2)])
+    first.wait()
+    go_to(first, 0)
+    first.add_prompts(Point(1, 40, 40, 1))
+    first.wait()
+    first.shut_down()
+    kept = load_project(tmp_path / "study.surgsam2.json")
+    assert kept.prompts == (Point(0, 30, 30, 1), Point(1, 40, 40, 1))
+
+    again = opened()
+    assert again.controls.restore.native.isHidden()  # the plane's project is in a file of the user's
+    go_to(again, 1)
+    assert again.controls.restore.text == "Restore 2 prompts of an earlier session"
+    press(again.controls.restore)
+    again.wait()
+    assert again.session.all_prompts == [Point(0, 50, 50, 1), Point(0, 60, 60, 2)]
+
+
 def test_nothing_is_kept_of_an_array(widget, tmp_path):
     widget.keeper.flush()
     assert not (tmp_path / "cache" / "autosave").exists()

@@ -1,6 +1,7 @@
 """Undo and redo, keys, and what the options and buttons do to a pass."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,62 @@ def test_a_click_while_a_long_step_is_undone_counts(session, surgery, monkeypatc
     session.undo()
     track(session)
     np.testing.assert_array_equal(session.labels.data, whole)
+
+
+def test_undo_forgets_that_a_mask_was_painted_and_redo_knows_it_again(session):
+    """Otherwise its frame, empty again, would say that the object is not there."""
+    track(session)
+    paint(session, 3, 1, *GROUND)
+    painted = masks(session)
+    session.undo()  # the pass
+    session.wait()
+    assert not session.canvas.frame(3).any()
+    track(session)
+    assert not any(isinstance(p, Mask) for p in session.all_prompts)
+    assert (session.canvas.frame(3) == 1).any()
+    session.undo()
+    session.redo()
+    session.wait()
+    paint(session, 3, 1, *GROUND)
+    session.undo()
+    session.redo()
+    session.wait()
+    np.testing.assert_array_equal(session.labels.data, painted)
+    track(session)
+    assert [(p.frame, p.object_id) for p in session.all_prompts if isinstance(p, Mask)] == [(3, 1)]
+    np.testing.assert_array_equal(session.canvas.frame(3) == 1, painted[3] == 1)
+
+
+def test_an_object_that_comes_back_has_what_was_painted_of_it(session):
+    track(session)
+    paint(session, 5, 2, *GROUND)
+    by_hand = session.canvas.frame(5) == 2
+    session.remove_object(2)
+    session.undo()
+    session.wait()
+    track(session)
+    np.testing.assert_array_equal(session.canvas.frame(5) == 2, by_hand)
+
+
+@pytest.mark.parametrize("layer", ["labels", "points"])
+def test_a_layer_removed_while_a_long_step_is_undone_leaves_a_session_that_works(
+    layer, session, surgery, monkeypatch
+):
+    track(session)
+    tracked = masks(session)
+    monkeypatch.setattr(sessions, "_SLICE", 1e-6)
+    session.undo()
+    assert session._undoing is not None
+    session.viewer.layers.remove(getattr(session, layer))
+    session.wait()
+    assert session._undoing is None
+    assert told() == []
+    if layer == "points":
+        np.testing.assert_array_equal(session.canvas.frame(0), tracked[0])  # masks outlive their clicks
+        assert not session.labels.data[1:].any()
+    session.add_prompts([click_on(surgery, true_objects(surgery)[0])])
+    session.wait()
+    assert (session.canvas.frame(0) == 1).any()
 
 
 def test_undo_waits_for_tracking(widget, session):
@@ -445,6 +502,49 @@ def test_what_is_painted_by_hand_stays_if_asked(counts, widget, session):
     np.testing.assert_array_equal(session.canvas.frame(3) == 1, by_hand)
     track(session)
     np.testing.assert_array_equal(session.canvas.frame(3) == 1, by_hand)
+
+
+def test_one_more_click_refines_what_was_painted_over_a_clicked_mask(session, surgery):
+    paint(session, 0, 1, *GROUND, size=20)
+    by_hand = session.canvas.frame(0) == 1
+    session.add_prompts([click_on(surgery, true_objects(surgery)[0])])
+    session.wait()
+    kept = session.canvas.frame(0) == 1
+    assert (kept & by_hand).sum() > 0.5 * by_hand.sum()
+    # Painted and clicked once more, the first clicks do not count again.
+    paint(session, 0, 1, *GROUND, size=20)
+    session.add_prompts([Point(0, *GROUND, 1)])
+    session.wait()
+    assert [type(p) for p in session.all_prompts if (p.frame, p.object_id) == (0, 1)] == [Mask, Point]
+
+
+def test_other_settings_leave_the_masks_that_were_tracked(session):
+    """Among them one that a negative click corrected, from which alone none can be made."""
+    track(session)
+    y, x = np.argwhere(session.canvas.frame(4) == 1).mean(axis=0)
+    session.add_prompts([Point(4, float(y), float(x), 1, positive=False)])
+    session.wait()
+    track(session)
+    tracked = masks(session)
+    session.set_choice(replace(session.choice, settings=session.choice.settings.replace(fill_holes=30)))
+    session.wait()
+    np.testing.assert_array_equal(session.labels.data, tracked)
+
+
+def test_a_click_that_was_overtaken_draws_nothing_later(widget, surgery):
+    session = widget.session
+    click = click_on(surgery, true_objects(surgery)[0])
+    settings = session.choice.settings
+    with session._thread._changed:  # so that only the second is answered
+        for y in (click.y, click.y + 2):
+            session.add_prompts([Point(0, y, click.x)])
+            session.read_prompts()
+    session.wait()
+    paint(session, 0, 1, *GROUND)
+    by_hand = masks(session)
+    session.set_choice(replace(session.choice, settings=settings.replace(fill_holes=30)))
+    session.wait()
+    np.testing.assert_array_equal(session.labels.data, by_hand)
 
 
 def test_what_is_painted_while_tracking_stays(session):

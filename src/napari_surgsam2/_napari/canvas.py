@@ -229,7 +229,10 @@ def ids_in(layer: Labels) -> set[int]:
     """Return the ids in labels that are in memory."""
     if not isinstance(layer.data, np.ndarray) or METADATA_KEY in layer.metadata:
         return set()
-    return {i for i in np.unique(layer.data).tolist() if i > 0}
+    found: set[int] = set()
+    for index in np.ndindex(layer.data.shape[:-2]):  # frame by frame: sorting all at once takes them twice
+        found.update(np.unique(layer.data[index]).tolist())
+    return {i for i in found if i > 0}
 
 
 def _is_writable(data: Any) -> bool:

@@ -53,6 +53,7 @@ class Drawing:
         self._stack = stack
         self._pass: Step | None = None
         self._awaited: dict[int, set[Key]] = {}  # by step, what it has no mask of yet
+        self._answered: dict[int, set[Key]] = {}  # by step, what it has got
         self._elsewhere: dict[object, tuple[Records, set[Key]]] = {}  # of other planes
 
     # What is drawn into
@@ -96,9 +97,15 @@ class Drawing:
         return step
 
     def waiting_step(self, key: Key) -> int | None:
-        """Return the newest step that waits for the mask of a frame and object."""
-        waiting = (token for token, keys in self._awaited.items() if key in keys and self.history.find(token))
-        return max(waiting, default=None)
+        """Return the newest step that waits for the mask of a frame and object, and was not overtaken."""
+        waiting, answered = (
+            max(
+                (token for token, keys in steps.items() if key in keys and self.history.find(token)),
+                default=0,
+            )
+            for steps in (self._awaited, self._answered)
+        )
+        return waiting if waiting > answered else None
 
     def wants(self, answered: PromptAnswer) -> bool:
         """Say whether the mask that prompts led to is to be drawn."""
@@ -126,6 +133,7 @@ class Drawing:
             self.records.note(object_id, frame, float("nan"), False)
         if step is not None:
             self._awaited.get(step.token, set()).discard((frame, object_id))
+            self._answered.setdefault(step.token, set()).add((frame, object_id))
             if self._pass is not None:  # what follows is undone before it
                 self.begin_pass(prompts)
 
@@ -170,8 +178,13 @@ class Drawing:
 
     def _keep(self, frame: int, current: npt.NDArray[Any], step: Step) -> None:
         """Keep a frame, and what is known of it, as it was before a step."""
-        state = FrameState.of(current, self.records.at(frame))
+        state = self._state(frame, current)
         self.history.keep(step, self._stack.index(frame), state)  # type: ignore[arg-type]
+
+    def _state(self, frame: int, labels: npt.NDArray[Any]) -> FrameState:
+        """Return a frame, and what is known of it."""
+        edited = frozenset(i for at, i in self.edited if at == frame)
+        return FrameState.of(labels, self.records.at(frame), edited)
 
     # Taking away and taking back
 
@@ -205,9 +218,10 @@ class Drawing:
         for index, state in list(step.frames.items()):
             frame = 0 if axis is None else index[axis]
             now = np.asarray(self.canvas.layer.data[index])
-            step.frames[index] = FrameState.of(now, self.records.at(frame))
+            step.frames[index] = self._state(frame, now)
             self.canvas.write_at(index, state.labels())
             self.records.restore(frame, state.known)
+            self.edited = {key for key in self.edited if key[0] != frame} | {(frame, i) for i in state.edited}
             yield set(state.known)
 
     def no_longer_tracked(self, step: Step) -> dict[int, list[int]]:

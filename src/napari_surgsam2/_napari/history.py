@@ -26,18 +26,26 @@ class FrameState:
         Of the labels.
     known : dict
         As `Records.at` returns it.
+    edited : frozenset of int
+        The objects that the user painted there.
     """
 
     packed: bytes | None
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     known: dict[int, tuple[float, bool]]
+    edited: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, labels: npt.NDArray[Any], known: dict[int, tuple[float, bool]]) -> FrameState:
+    def of(
+        cls,
+        labels: npt.NDArray[Any],
+        known: dict[int, tuple[float, bool]],
+        edited: frozenset[int] = frozenset(),
+    ) -> FrameState:
         """Keep a frame."""
         packed = zlib.compress(np.ascontiguousarray(labels).data, level=1) if labels.any() else None
-        return cls(packed, (labels.shape[0], labels.shape[1]), labels.dtype, known)
+        return cls(packed, (labels.shape[0], labels.shape[1]), labels.dtype, known, edited)
 
     def labels(self) -> npt.NDArray[Any]:
         """Return the frame, (Y, X)."""

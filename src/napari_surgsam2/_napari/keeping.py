@@ -51,6 +51,7 @@ class Keeper:
         self.project_path: Path | None = None
         self._written: Project | None = None  # what the file says, if it was written or read for this session
         self._plane: object = None  # of the image, that the project is of
+        self._elsewhere: dict[object, tuple[Path | None, Project | None]] = {}  # of other planes
         self._parent = parent
         self._session = session
         self._tell = tell
@@ -163,6 +164,7 @@ class Keeper:
         if session is None:
             self._tell("There is no video; open one, or choose an image layer.")
             return
+        self._turn_to(session.stack)
         try:
             self._write(saving.project_of(session), target)
         except (SurgSam2Error, OSError) as error:
@@ -186,9 +188,21 @@ class Keeper:
         """Begin with another video, which has no project file yet."""
         self.project_path = self._written = None
         self._plane = stack.plane
+        self._elsewhere.clear()
+
+    def _turn_to(self, stack: LayerStack) -> None:
+        """Go on with the project of the part of the image in view; that of another one is kept for later."""
+        if stack.plane == self._plane:
+            return
+        self._elsewhere[self._plane] = self.project_path, self._written
+        self._plane = stack.plane
+        self.project_path, self._written = self._elsewhere.get(stack.plane, (None, None))
 
     def opened(self, path: Path, project: Project) -> None:
         """Keep a project that was opened where it is, once it is changed."""
+        session = self._session()
+        if session is not None:
+            self._turn_to(session.stack)
         self.project_path, self._written = path, project
 
     def ask_project(self) -> str:
@@ -203,10 +217,9 @@ class Keeper:
     def autosave(self) -> None:
         """Keep the prompts where the project was saved, or else in the cache folder."""
         session = self._session()
-        if session is None:
+        if session is None or session.lost_prompts:
             return
-        if session.stack.plane != self._plane:  # what was written is of another part of the image
-            self.begin(session.stack)
+        self._turn_to(session.stack)
         path = self.project_path or saving.autosave_path(session.image, session.stack)
         if path is None:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,7 @@ class Session(QObject):
     failed = Signal(str)  # something the user should read
     noticed = Signal(str)
     leaving = Signal()  # another part of the image is to be segmented
+    arrived = Signal()  # it is from now on
     gone = Signal()  # the image has been removed
 
     def __init__(
@@ -96,6 +97,7 @@ class Session(QObject):
         self.drawing = Drawing(self.stack)
         self.tracking = False
         self.loading = False
+        self.lost_prompts = False  # with their layer, and none were placed since
         self._current = 1
         self._ids: set[int] = {1}
         self._tracked_ids: set[int] | None = None
@@ -142,6 +144,7 @@ class Session(QObject):
 
     def _start_again(self) -> None:
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
+        self._finish_undoing()
         self.history.clear()
         self._sync_guarded(MaskUse.FILL)
 
@@ -166,6 +169,7 @@ class Session(QObject):
             layer = make_labels(self.viewer, self.stack)
         else:
             require_fit(layer, self.stack)
+        self._finish_undoing()
         self._drop_labels()
         self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
         layer.events.selected_label.connect(self._on_selected_label)
@@ -241,6 +245,8 @@ class Session(QObject):
 
     def _on_removed(self, event: Any) -> None:
         layer: Layer = event.value
+        if layer in (self.labels, self.points, self.boxes):
+            self._finish_undoing()  # in the layers that it began with
         if layer is self.image:
             self.close()
             self.gone.emit()
@@ -262,6 +268,7 @@ class Session(QObject):
     def _forget_prompts(self) -> None:
         """Take back the prompts of a layer that is gone; the masks stay."""
         self.history.clear()
+        self.lost_prompts = True
         self._sync_guarded(MaskUse.LEAVE)
 
     # Objects
@@ -403,11 +410,16 @@ class Session(QObject):
         at = self.current_frame if frame is None else frame
         chosen = self._current if object_id is None else object_id
         mask = self._need_canvas().frame(at) == chosen
-        settled = self.prompts.read(self.prompts.state()).get((at, chosen), ())
-        earlier = tuple(p for p in settled if not isinstance(p, Mask))
-        self.prompts.masks[at, chosen] = GivenMask(Mask(at, mask, chosen), earlier)
+        self._give(Mask(at, mask, chosen), self.prompts.read(self.prompts.state()).get((at, chosen), ()))
         self.drawing.edited.discard((at, chosen))
         self._sync_timer.start()
+
+    def _give(self, mask: Mask, settled: Sequence[Prompt]) -> None:
+        """Make a mask a prompt, in place of the clicks and boxes that led to it."""
+        key = mask.frame, mask.object_id
+        before = self.prompts.masks.get(key)
+        older = () if before is None else before.settled
+        self.prompts.masks[key] = GivenMask(mask, (*older, *(p for p in settled if not isinstance(p, Mask))))
 
     def _on_painted(self, frame: int, painted: set[int], over: set[int]) -> None:
         # A label that was only painted over becomes no object to be tracked by that.
@@ -443,17 +455,17 @@ class Session(QObject):
             self._sync_timer.stop()
             self._sync_guarded()
 
-    def _sync_guarded(self, how: MaskUse | None = None) -> None:
+    def _sync_guarded(self, how: MaskUse | None = None, keep: Collection[Key] = ()) -> None:
         try:
-            self._sync(how)
+            self._sync(how, keep)
         except SurgSam2Error as error:
             self._complain([str(error)])
 
-    def _sync(self, how: MaskUse | None = None) -> None:
+    def _sync(self, how: MaskUse | None = None, keep: Collection[Key] = ()) -> None:
         """Find out what changed in the prompts, and have the masks of those frames made anew.
 
         It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
-        the masks. In any case a step that still waits for its masks gets them.
+        the masks; those of `keep` stay. In any case a step that still waits for its masks gets them.
         """
         if self._closed or self._undoing is not None:
             return
@@ -468,10 +480,12 @@ class Session(QObject):
         if differ:
             self._ids |= {i for _, i in wanted}
             if how is None:
+                self.lost_prompts = False
                 self._told.clear()
                 self.drawing.begin(_said(differ, wanted, self._known), self._state, state, differ)
             for key in differ:
-                self._ask(*key, wanted.get(key, ()), how or MaskUse.DRAW)
+                use = MaskUse.FILL if key in keep else how or MaskUse.DRAW
+                self._ask(*key, wanted.get(key, ()), use)
         self._known, self._state = wanted, state
         if self.points is not None and len(state.points.data):
             paint_points(self.points, state.points, self.color)
@@ -492,19 +506,21 @@ class Session(QObject):
             del wanted[key]
 
     def _begin_with_what_is_there(self, wanted: dict[Key, tuple[Prompt, ...]]) -> bool:
-        """Let first clicks on a mask that the tracker does not know refine it, rather than begin anew.
+        """Let clicks on a mask that the tracker does not know refine it, rather than begin anew.
 
-        These are painted ones and, where all clicks are negative, those of an earlier session.
+        These are painted ones and, where all clicks are negative, those of an earlier session or tracker.
         """
         found = False
         for key, prompts in wanted.items():
             unsure = not any(map(_says_where, prompts)) and key not in self.drawing.on_tracker
             painted = self.drawing.painted_counts and key in self.drawing.edited
-            if self.canvas is None or key in self._known or not (unsure or painted):
+            known = self._known.get(key, ())
+            more = len(prompts) > len(known)
+            if self.canvas is None or not more or not (unsure or painted):
                 continue
             mask = self.canvas.frame(key[0]) == key[1]
             if mask.any():
-                self.prompts.masks[key] = GivenMask(Mask(key[0], mask, key[1]))
+                self._give(Mask(key[0], mask, key[1]), known)
                 found = True
         return found
 
@@ -739,6 +755,7 @@ class Session(QObject):
         self.prompts.change_stack(stack)
         self.drawing.change_stack(stack)
         self._open(MaskUse.FILL)
+        self.arrived.emit()
 
     # The tracker
 
@@ -752,14 +769,19 @@ class Session(QObject):
             self._open(MaskUse.DRAW)
 
     def _open(self, how: MaskUse) -> None:
-        """Make a tracker, and tell it all prompts; `how` is what becomes of the masks of prompted frames."""
+        """Make a tracker, and tell it all prompts; `how` is what becomes of the masks of prompted frames.
+
+        Those that were tracked stay.
+        """
+        self._finish_undoing()
         self.model, self.loading = None, True
         self._told.clear()
         self._known = {}
+        tracked = set(self.drawing.on_tracker)
         self.drawing.on_tracker.clear()
         self._limits = layer_limits(self.image)
         self._thread.open(self.choice, self.stack.open)
-        self._sync_guarded(how)
+        self._sync_guarded(how, tracked)
         self.state_changed.emit()
 
     def _start_thread(self) -> TrackerThread:

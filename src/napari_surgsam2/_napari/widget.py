@@ -301,6 +301,7 @@ class SurgSam2Widget(QWidget):
         session.failed.connect(self._tell)
         session.noticed.connect(show_info)
         session.leaving.connect(self._keep_now)
+        session.arrived.connect(self._offer_earlier)
         session.gone.connect(self._on_gone)
         if boxes is not None:
             session.use_boxes(boxes)
@@ -407,7 +408,7 @@ class SurgSam2Widget(QWidget):
         if self._activity is not None:
             self._activity.total = frame.total
             self._activity.update(frame.done - self._activity.n)
-        self._on_changed()
+        self._refresh_soon()  # prompts have not changed, and are kept once those before are
 
     def _on_ended(self, end: PassEnd) -> None:
         self.controls.bar.hide()
@@ -432,9 +433,12 @@ class SurgSam2Widget(QWidget):
     # Showing
 
     def _on_changed(self) -> None:
+        self._refresh_soon()
+        self.keeper.autosave_soon()
+
+    def _refresh_soon(self) -> None:
         if not self._refresh_timer.isActive():
             self._refresh_timer.start()
-        self.keeper.autosave_soon()
 
     def _show_state(self) -> None:
         """Enable what can be done, and say how things stand."""
