@@ -93,9 +93,9 @@ class TrackingSettings(_Settings):
     max_conditioning_frames : int
         How many prompted frames an object's memory attention looks at, the nearest in time; at least 2.
     obey_clicks : bool
-        Where the mask of a prompted frame would contradict a click, take the one of the network's candidates
-        that contradicts the fewest. An object with a positive click is in view, whatever its score. A frame
-        that is corrected again does not recall what it was. False is SAM 2 in all three.
+        Of the network's candidates for the mask of a prompted frame, take rather one that agrees with the
+        clicks, as long as it is not expected to be much worse; and an object with a positive click is in
+        view, whatever its score. False is SAM 2, which looks at neither.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int

@@ -1,4 +1,4 @@
-"""A mask agrees with the clicks that it was made from, as far as the network can make one that does."""
+"""A mask rather agrees with the clicks that it was made from."""
 
 import pytest
 import torch

@@ -477,6 +477,19 @@ def test_an_object_taken_away_and_added_again_is_a_new_one(tracker: Tracker) -> 
     tracker.remove_object(2)
 
 
+def test_clicking_a_passed_frame_again_starts_from_its_memory(tracker: Tracker) -> None:
+    click(tracker)
+    run(tracker, "forward", stop=4)
+    click(tracker, at=(30, 30))
+    recalled = []
+    recall = tracker._recall.recall
+    tracker._recall.recall = lambda *args: recalled.append(recall(*args)) or recalled[-1]
+
+    tracker.predict(0)
+
+    assert recalled[0].use.conditioning == (0,)  # its own, as SAM 2 does
+
+
 def test_a_correction_before_the_first_prompt_counts_for_nothing_until_it_is_reached(tracker) -> None:
     click(tracker, frame=10)
     click(tracker, frame=2, label=0)
@@ -486,25 +499,3 @@ def test_a_correction_before_the_first_prompt_counts_for_nothing_until_it_is_rea
     assert propagation.total == 24
     assert [r.frame for r in propagation] == [*range(10, 24), *range(9, -1, -1)]
     assert propagation.finished
-
-
-@pytest.mark.parametrize(("obey", "recalled"), [(True, [(0,)]), (False, [(0, 4)])])
-def test_a_frame_that_is_corrected_again_does_not_recall_what_it_was(
-    tiny_model, clip, obey, recalled, monkeypatch
-) -> None:
-    """As in training, where the clicks of a frame come before its memory; SAM 2 does recall it."""
-    tracker = Tracker(tiny_model, clip, TrackingSettings(obey_clicks=obey))
-    tracker.add_points(0, 1, [(40, 40)])
-    tracker.add_points(4, 1, [(42, 44)])
-    list(tracker.propagate())
-    seen = []
-    recall = tracker._recall.recall
-
-    def spy(*args, **options):
-        seen.append(recall(*args, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(tracker._recall, "recall", spy)
-    tracker.add_points(4, 1, [(60, 60)], [0])
-    tracker.predict(4)
-    assert [r.use.conditioning for r in seen] == recalled

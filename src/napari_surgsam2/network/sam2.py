@@ -28,6 +28,7 @@ NO_OBJECT_LOGIT = -1024.0  # everywhere in the mask of an object that is not in 
 # A memory is encoded from 20 * probability - 10, and a mask that the user gave has the logits -10 and 10.
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 GIVEN_MASK_LOGIT = 10.0
+_CONTRADICTION = 0.25  # of predicted IoU: what a click that a mask contradicts weighs
 _CLICKED_SCORE = 1e-3  # at least, of an object that the user says is in the frame
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
@@ -155,9 +156,9 @@ class Sam2Network(nn.Module):
         mask_logits : tensor, shape (B, 1, 4 h, 4 w), optional
             An earlier mask to start from.
         obey_clicks : bool
-            Where the mask would contradict a click, take the candidate that contradicts the fewest, of all
-            four that the mask decoder can make; and an object that has a positive click is in the frame,
-            whatever its score. SAM 2 looks at neither.
+            Where the mask would contradict a click, look at all four candidates, and hold every contradicted
+            click against each as a predicted IoU that is 0.25 lower; and an object that has a positive click
+            is in the frame, whatever its score. SAM 2 does neither.
         """
         masks = self.candidates(image, features, xy, labels, mask_logits)
         if not obey_clicks or xy is None or labels is None:
@@ -166,12 +167,13 @@ class Sam2Network(nn.Module):
         score = torch.where(in_view, masks.object_score.clamp(min=_CLICKED_SCORE), masks.object_score)
         masks = masks._replace(object_score=score)
         contradicted = contradicted_clicks(masks.logits, xy, labels)
-        obeying = contradicted.take_along_dim(masks.iou.argmax(-1, keepdim=True), dim=1) == 0
-        if not bool(obeying.all()):
+        usual = contradicted.take_along_dim(masks.iou.argmax(-1, keepdim=True), dim=1)
+        if bool(usual.any()):
             more = self.candidates(image, features, xy, labels, mask_logits, every=True)
             counts = contradicted_clicks(more.logits, xy, labels)
-            # Those whose mask agrees with the clicks keep it.
-            contradicted = torch.cat((contradicted, torch.where(obeying, xy.shape[1] + 1, counts)), dim=1)
+            # Who agrees with the clicks keeps the mask, and nobody gets one that contradicts more of them.
+            counts = torch.where((usual == 0) | (counts > usual), 100, counts)
+            contradicted = torch.cat((contradicted, counts), dim=1)
             logits, iou, tokens = (torch.cat(pair, dim=1) for pair in zip(masks[:3], more[:3], strict=True))
             masks = DecodedMasks(logits, iou, tokens, masks.object_score)
         return self.choose(masks, contradicted)
@@ -210,13 +212,12 @@ class Sam2Network(nn.Module):
         return masks
 
     def choose(self, masks: DecodedMasks, contradicted: Tensor | None = None) -> Decoded:
-        """Take the candidate of the highest predicted IoU, of those that contradict the fewest clicks.
+        """Take the candidate of the highest predicted IoU.
 
-        `contradicted` (B, M) says how many each does; see `contradicted_clicks`.
+        `contradicted` (B, M) says how many clicks each contradicts, which counts against it; see
+        `contradicted_clicks`.
         """
-        worth = (
-            masks.iou if contradicted is None else masks.iou.float() - 2 * contradicted
-        )  # IoUs are below 2
+        worth = masks.iou if contradicted is None else masks.iou.float() - _CONTRADICTION * contradicted
         best = worth.argmax(-1, keepdim=True)
         score = masks.object_score.float()
         present = score > 0

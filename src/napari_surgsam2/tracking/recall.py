@@ -87,15 +87,15 @@ class MemoryRecall:
         self._times: Tensor | None = None
         self._buffers: tuple[Tensor, Tensor] | None = None
 
-    def recall(self, obj: TrackedObject, frame: int, reverse: bool, own: bool = True) -> Recalled:
+    def recall(self, obj: TrackedObject, frame: int, reverse: bool) -> Recalled:
         """Gather what an object recalls in a frame, going forward or backward.
 
-        Of the frame itself it recalls, if `own`, the memory that a propagation passed there, as SAM 2 does.
+        Of the frame itself it recalls, as SAM 2 does, the memory that a propagation passed there, if any.
         Memories that the object held on the device and does not recall any more are let go from there.
         """
         slots = self._network.config.num_maskmem
         prompted = {f: memory for f, memory in obj.conditioning.items() if f != frame}
-        if own and frame in obj.visited:
+        if frame in obj.visited:
             prompted[frame] = obj.visited[frame].memory
         conditioning = nearest_conditioning(list(prompted), frame, self._max_conditioning)
         step = 1 if reverse else -1

@@ -475,13 +475,13 @@ class Tracker:
                 earlier = network.decode_given_mask(features, given).logits
             elif prior is not None:
                 earlier = prior.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)[None, None].to(self.model.device)
-            obey = self.settings.obey_clicks
             image = network.without_memory(features)
             if tracked is not None or visit is not None:
-                recalled = self._recall.recall(obj, frame, reverse, own=not obey)
+                recalled = self._recall.recall(obj, frame, reverse)
                 if recalled.memories:
                     image = self._recall.attend(features, [recalled])
             device = self.model.device
+            obey = self.settings.obey_clicks
             decoded = network.decode(image, features, xy.to(device), labels.to(device), earlier, obey)
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
