@@ -157,13 +157,17 @@ class Sam2Network(nn.Module):
             An earlier mask to start from.
         obey_clicks : bool
             Where the mask would contradict a click, look at all four candidates, and hold every contradicted
-            click against each as a predicted IoU that is 0.25 lower; and an object that has a positive click
-            is in the frame, whatever its score. SAM 2 does neither.
+            click against each as a predicted IoU that is 0.25 lower; and an object that has a positive click,
+            or an earlier mask that agrees with all clicks, is in the frame, whatever its score. SAM 2 does
+            neither.
         """
         masks = self.candidates(image, features, xy, labels, mask_logits)
         if not obey_clicks or xy is None or labels is None:
             return self.choose(masks)
         in_view = (labels == POSITIVE).any(dim=1, keepdim=True)
+        if mask_logits is not None:  # a mask that no click contradicts stays
+            there = (mask_logits > 0).flatten(1).any(dim=1, keepdim=True)
+            in_view |= there & (contradicted_clicks(mask_logits, xy, labels) == 0)
         score = torch.where(in_view, masks.object_score.clamp(min=_CLICKED_SCORE), masks.object_score)
         masks = masks._replace(object_score=score)
         contradicted = contradicted_clicks(masks.logits, xy, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -72,6 +73,7 @@ class Team:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        atexit.register(_part)  # its threads must not outlive the interpreter
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -118,3 +120,9 @@ class Team:
         said = torch.tensor([float(flag)], device=device)
         self.sum_([said])
         return bool(said.item())
+
+
+def _part() -> None:
+    """Disconnect the processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
