@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -338,6 +340,8 @@ def nearest_colour(frames: torch.Tensor) -> np.ndarray:
         {"reverse": True},
         {"crop": (0.5, 0.9)},
         {"affine": 0.3},
+        {"letterbox": 1.0},
+        {"letterbox": 1.0, "affine": 0.2, "flip": True},
         {"flip": True, "reverse": True, "crop": (0.6, 1.0), "affine": 0.2, "colour": 0.2, "blur": 0.5},
     ],
     ids=lambda changes: "+".join(changes) or "off",
@@ -369,6 +373,21 @@ def test_without_changes_the_clip_is_only_resized() -> None:
     np.testing.assert_array_equal(clip.frames.numpy(), source.frames)
     assert len(clip.masks) == 2
     assert {int(source.labels[0][mask[0].numpy()].max()) for mask in clip.masks} == {1, 2}
+
+
+def test_a_letterboxed_clip_shows_the_whole_picture_between_black_bars() -> None:
+    sides = 0
+    for seed in range(20):
+        source = clip_of(2, 96, 96)
+        bright = SampledClip(source.frames.clip(40), source.labels, source.annotated)
+        clip = augment(bright, np.random.default_rng(seed), OFF.replace(letterbox=1.0), 96, 1)
+        dark = clip.frames[0].amax(-1) == 0
+        columns, rows = dark.all(0).sum(), dark.all(1).sum()
+        assert bool(columns > 0) != bool(rows > 0)
+        assert 3 <= columns + rows <= 37  # up to three eighths
+        sides += bool(columns > 0)
+        assert not clip.masks[0, 0][dark].any()
+    assert sides > 12
 
 
 def test_frames_without_annotation_have_no_masks_and_come_not_first() -> None:
@@ -546,6 +565,24 @@ def test_workers_make_the_same_batches_and_hand_over_errors(data: Path) -> None:
     assert len(batches) == 3
     assert all(same(a, b) for a, b in zip(batches, alone.batches(1), strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_do_not_keep_python_from_ending(data: Path, tmp_path: Path) -> None:
+    """As where an error's traceback keeps hold of the clips to come."""
+    settings = run_settings(data, workers=1, steps=100).to_dict()
+    code = (
+        "from napari_surgsam2.training.loading import ClipSampler\n"
+        "from napari_surgsam2.training.settings import TrainingSettings\n"
+        "if __name__ == '__main__':\n"
+        f"    settings = TrainingSettings.from_dict({settings!r})\n"
+        "    batches = ClipSampler(settings, 64).batches()\n"
+        "    next(batches)\n"
+        "    import sys\n"
+        "    sys.kept = batches\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+
+    subprocess.run([sys.executable, "main.py"], cwd=tmp_path, timeout=60, check=True)
 
 
 def test_an_error_in_a_worker_is_raised_as_it_is(data: Path) -> None:

@@ -168,15 +168,73 @@ def test_what_is_corrected_is_a_mistake(tiny_model, clip, monkeypatch):
     assert not all(negative)
 
 
+def test_a_wrong_memory_points_to_what_it_shows(tiny_model, clip, monkeypatch):
+    """With the pointer of the true mask beside it the network could tell that it is wrong."""
+    network, remembered = tiny_model.network, []
+    encode = network.encode_memory
+
+    def spy(frame, logits, score, **options):
+        remembered.append((frame, logits, score))
+        return encode(frame, logits, score, **options)
+
+    monkeypatch.setattr(network, "encode_memory", spy)
+    pointers = []
+    project = network.project_pointers
+    monkeypatch.setattr(
+        network, "project_pointers", lambda p, *more: (pointers.append(p), project(p, *more))[1]
+    )
+    short = TrainingClip(clip.frames[:3], clip.masks[:, :3], clip.annotated[:3])
+    with torch.no_grad():
+        Unroller(network, CLICKS.replace(wrong_memories=1.0))(
+            Batch.of([short], torch.device("cpu")), np.random.default_rng(0)
+        )
+        frame, logits, score = remembered[1]
+        shown = torch.nn.functional.interpolate(logits, (128, 128), mode="bilinear") > 0
+        expected = network.decode_given_mask(frame, shown)
+    torch.testing.assert_close(pointers[-1][:, 1], expected.pointer)
+    torch.testing.assert_close(score, expected.score)
+
+
+def test_prompting_anew_adds_masks_that_no_memory_tells_of(tiny_model, clip, monkeypatch):
+    network, clicked = tiny_model.network, []
+    candidates = network.candidates
+
+    def spy(image, frame, xy=None, labels=None, *more):
+        if xy is not None:
+            assert torch.equal(image, network.without_memory(frame))
+            clicked.append(xy[:, 0].int().tolist())
+        return candidates(image, frame, xy, labels, *more)
+
+    monkeypatch.setattr(network, "candidates", spy)
+    gone = clip.masks[:, :4].clone()
+    gone[1, 2:] = False
+    batch = Batch.of([TrainingClip(clip.frames[:4], gone, clip.annotated[:4])], torch.device("cpu"))
+    losses = {}
+    for count in (0, 2, 5):
+        clicked.clear()
+        with torch.no_grad():
+            unrolled = Unroller(network, CLICKS.replace(prompted_anew=count))(batch, np.random.default_rng(0))
+        losses[count] = unrolled.losses
+        assert len(clicked) == 1 + min(count, 3)  # the first frame, and no more of the others than there are
+        for xy in clicked[1:]:
+            x, y = xy[0]
+            assert gone[0, :, y, x].any()
+    assert [len(x) for x in losses.values()] == [4, 6, 7]
+    known = [int(x.known) for x in losses[5]]
+    assert known[:4] == [2] * 4
+    assert sorted(known[4:]) == [1, 1, 2]  # who has left counts nowhere
+
+
 @pytest.fixture
 def decoded(tiny_model, monkeypatch):
     """Gather what the network is asked in each frame: the clicks and the mask that they correct."""
     asked = []
     candidates = tiny_model.network.candidates
 
-    def spy(image, frame, xy, labels, earlier=None):
-        asked.append((xy, labels, earlier))
-        return candidates(image, frame, xy, labels, earlier)
+    def spy(image, frame, *prompt, **given):
+        if not given:  # else a pointer is made of a mask
+            asked.append((*prompt, None)[:3])
+        return candidates(image, frame, *prompt, **given)
 
     monkeypatch.setattr(tiny_model.network, "candidates", spy)
     return asked

@@ -23,6 +23,8 @@ _FLICKER = 0.1  # of the brightness and contrast of single frames, relative to t
 _GAMMA = 0.8  # at full strength, as a logarithm
 _UNEVEN = 1.0  # at full strength, as the standard deviation of the light's logarithm
 _LIGHTS = 3  # along a side: how coarse the light is
+_BARS = (1.05, 1.6)  # width with black bars, relative to the picture's: 1.5 is 1280 x 1024 in 1920 x 1080
+_BARS_ABOVE = 0.1  # how often they are above and below it instead
 _BLUR = (0.4 / 256, 1.5 / 256)  # of the picture's side
 
 Floats = npt.NDArray[np.float64]
@@ -40,18 +42,18 @@ class _View:
     ----------
     matrix : array, shape (2, 3)
         Takes (x, y, 1) in what is seen to (x, y) in the picture, both from 0 to 1.
-    share : float
-        Height and width of what is seen, relative to the picture's.
+    share : tuple of 2 floats
+        Width and height of what is seen, relative to the picture's.
     straight : bool
         Whether its sides are parallel to the picture's, and it lies within.
     """
 
     matrix: Floats
-    share: float
+    share: tuple[float, float]
     straight: bool
 
 
-_WHOLE = _View(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), 1.0, True)
+_WHOLE = _View(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), (1.0, 1.0), True)
 
 
 def augment(
@@ -113,9 +115,13 @@ def augment(
 
 
 def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _View:
-    share = float(rng.uniform(*settings.crop))
+    share = np.full(2, rng.uniform(*settings.crop))
     center = rng.uniform(share / 2, 1 - share / 2, 2)
     turn = np.eye(2)
+    boxed = bool(settings.letterbox and rng.random() < settings.letterbox)
+    if boxed:
+        share, center = np.ones(2), np.full(2, 0.5)
+        share[int(rng.random() < _BARS_ABOVE)] = rng.uniform(*_BARS)
     if settings.affine:
         growth = rng.uniform(-1, 1)
         angle, shear = rng.uniform(-1, 1, 2) * settings.affine
@@ -123,8 +129,9 @@ def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _Vie
         turn = np.array([[c, -s], [s, c]]) @ np.array([[1, shear], [0, 1]]) * (1 + settings.affine) ** growth
     if settings.flip and rng.random() < 0.5:
         turn[:, 0] *= -1
-    turn *= share
-    return _View(np.column_stack([turn, center - turn @ (0.5, 0.5)]), share, not settings.affine)
+    turn *= share[:, None]
+    matrix = np.column_stack([turn, center - turn @ (0.5, 0.5)])
+    return _View(matrix, (float(share[0]), float(share[1])), not (settings.affine or boxed))
 
 
 def _look(labels: npt.NDArray[np.integer], view: _View, size: int) -> npt.NDArray[np.integer]:
@@ -191,8 +198,8 @@ def _see(picture: Image.Image, view: _View, size: int) -> Image.Image:
     x0, y0 = (max(0, math.floor(v) - 1) for v in low)
     x1, y1 = (min(n, math.ceil(v) + 1) for v, n in zip(high, (width, height), strict=True))
     shrunk = tuple(
-        max(1, round(side / max(1.0, view.share * n / size)))
-        for side, n in ((x1 - x0, width), (y1 - y0, height))
+        max(1, round(side / max(1.0, share * n / size)))
+        for side, share, n in ((x1 - x0, view.share[0], width), (y1 - y0, view.share[1], height))
     )
     part = picture.resize((shrunk[0], shrunk[1]), box=(x0, y0, x1, y1))
     matrix = view.matrix * scale

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -150,13 +154,20 @@ class ClipSampler:
             generator=torch.Generator(),
             worker_init_fn=_ignore_interrupts,
         )
+        others = set(multiprocessing.active_children())
         with _interrupts_ignored():
             batches = iter(loader)
-        for clips in batches:
-            for clip in clips:
-                if isinstance(clip, Exception):
-                    raise clip
-            yield clips
+        workers = [p for p in multiprocessing.active_children() if p not in others]
+        end = partial(_end, workers)
+        atexit.register(end)
+        try:
+            for clips in batches:
+                for clip in clips:
+                    if isinstance(clip, Exception):
+                        raise clip
+                yield clips
+        finally:
+            atexit.unregister(end)
 
 
 class _Clips(Dataset[TrainingClip | SurgSam2Error]):
@@ -175,6 +186,12 @@ class _Clips(Dataset[TrainingClip | SurgSam2Error]):
             return self._sampler.sample(*place)
         except SurgSam2Error as error:
             return error
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """End workers that are left: Python waits for them when it ends, and they ignore its SIGTERM."""
+    for worker in workers:
+        worker.kill()
 
 
 def _ignore_interrupts(_: int) -> None:

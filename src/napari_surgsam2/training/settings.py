@@ -362,6 +362,9 @@ class PromptSettings(_Table):
     corrected_ahead : float
         How often, where a later frame is corrected, it is so before the frames that lie between are tracked,
         as when a user goes back.
+    prompted_anew : int
+        In how many of the later frames the objects get their first prompt as well, as if nothing had come
+        before: one more mask to learn from, for little time.
     """
 
     click: float = 0.5
@@ -374,6 +377,7 @@ class PromptSettings(_Table):
     wrong_memories: float = 0.0
     wrong_starts: float = 0.0
     corrected_ahead: float = 0.0
+    prompted_anew: int = 0
 
     def __post_init__(self) -> None:
         for name in ("click", "box", "mask"):
@@ -382,6 +386,7 @@ class PromptSettings(_Table):
             raise UsageError("click, box and mask are all 0; set at least one above 0.")
         self._require_integer("corrections", at_least=0)
         self._require_integer("corrected_frames", at_least=0)
+        self._require_integer("prompted_anew", at_least=0)
         for name in ("central_click", "mistakes", "wrong_memories", "wrong_starts", "corrected_ahead"):
             self._require_number(name, high=1)
 
@@ -491,6 +496,8 @@ class AugmentationSettings(_Table):
     affine : float
         0 to 1: turns by up to 90 degrees times this, scales by up to a factor of 1 plus this, and shears by
         up to this; 0 is off.
+    letterbox : float
+        Probability that a clip is made narrower, black bars beside it, as endoscopes are often recorded.
     colour : float
         0 to 1: strength of changes of brightness, contrast, saturation and hue; 0 is off.
     gray : float
@@ -507,6 +514,7 @@ class AugmentationSettings(_Table):
     reverse: bool = True
     crop: tuple[float, float] = (0.7, 1.0)
     affine: float = 0.1
+    letterbox: float = 0.0
     colour: float = 0.2
     gray: float = 0.05
     light: float = 0.0
@@ -517,7 +525,7 @@ class AugmentationSettings(_Table):
         self._require_flag("flip")
         self._require_flag("reverse")
         self._require_numbers("crop", 0.05, 1)
-        for name in ("affine", "colour", "gray", "light", "blur", "smallest"):
+        for name in ("affine", "letterbox", "colour", "gray", "light", "blur", "smallest"):
             self._require_number(name, high=1)
 
 

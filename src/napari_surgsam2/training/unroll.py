@@ -191,9 +191,38 @@ class Unroller:
                 prompted = t == 0 or t in corrected
                 if not rounds:
                     share = course.wrong_start if t == 0 else self._prompts.wrong_memories
-                    decoded = self._mistaken(decoded, course.masks(t)[1], batch.clip, share, rng)
+                    decoded = self._misremembered(decoded, frame, course.masks(t)[1], batch.clip, share, rng)
                 memories.append(self._memorize(int(numbers[t]), prompted, frame, decoded))
+        self._prompt_anew(batch, features, rng, out)
         return out
+
+    def _prompt_anew(
+        self, batch: Batch, features: FrameFeatures, rng: np.random.Generator, out: Unrolled
+    ) -> None:
+        """Give objects their first prompt in some of the later frames as well, as if nothing came before."""
+        later = range(1, len(batch.frames))
+        count = min(self._prompts.prompted_anew, len(later))
+        click, box, _ = self._prompts.shares
+        if not count or not click + box:
+            return
+        for t in rng.choice(later, count, replace=False).tolist():
+            frame = FrameFeatures(*(x[t][batch.clip] for x in features))
+            kind = "click" if rng.random() * (click + box) < click else "box"
+            masks, there = batch.masks[t], batch.masks[t].flatten(1).any(1)
+            if not there.any():
+                continue
+            # Who is not there is prompted somewhere as well, and counts nowhere.
+            xy, labels = self._prompt(kind, torch.where(there[:, None, None], masks, masks[there][:1]), rng)
+            candidates = self._network.candidates(self._network.without_memory(frame), frame, xy, labels)
+            out.losses.append(mask_losses(candidates, soft_targets(masks), batch.annotated[t] & there))
+
+    def _prompt(self, kind: str, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Prompt each of the masks (N, S, S) with a click or a box: positions (N, P, 2) and labels (N, P)."""
+        if kind == "box":
+            xy = box_around(masks, rng)
+            return xy, box_labels(len(xy), xy.device)
+        xy = click_in(masks, rng, self._prompts.central_click)
+        return xy, torch.full(xy.shape[:2], POSITIVE, device=xy.device)
 
     def _course(self, batch: Batch, corrected: set[int], rng: np.random.Generator) -> _Course:
         """Draw in what order the frames come, and which objects are prompted wrongly at first."""
@@ -244,12 +273,8 @@ class Unroller:
         network, (masks, corrected) = self._network, meant
         xy: Tensor | None = None
         labels: Tensor | None = None
-        if prompt == "click":
-            xy = click_in(masks, rng, self._prompts.central_click)
-            labels = torch.full(xy.shape[:2], POSITIVE, device=xy.device)
-        elif prompt == "box":
-            xy = box_around(masks, rng)
-            labels = box_labels(len(xy), xy.device)
+        if prompt in ("click", "box"):
+            xy, labels = self._prompt(prompt, masks, rng)
         if prompt == "mask":
             decoded = network.decode_given_mask(frame, masks[:, None])
         else:
@@ -257,7 +282,7 @@ class Unroller:
             out.losses.append(mask_losses(candidates, soft_targets(masks), batch.annotated[t]))
             decoded = network.choose(candidates)
         if rounds:
-            decoded = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
+            decoded, _ = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
         targets = soft_targets(corrected)
         for _ in range(rounds):
             logits = decoded.logits.detach()
@@ -275,13 +300,42 @@ class Unroller:
     @staticmethod
     def _mistaken(
         decoded: Decoded, masks: Tensor, clip: Tensor, share: float, rng: np.random.Generator
-    ) -> Decoded:
-        """Make a share of the masks of a frame wrong; `masks` (N, S, S) are the true ones."""
+    ) -> tuple[Decoded, Tensor]:
+        """Make a share of the masks of a frame wrong; `masks` (N, S, S) are the true ones.
+
+        Returns also which they are, (N,) bool.
+        """
+        count = len(decoded.logits)
+        chosen = torch.from_numpy(rng.random(count) < share).to(decoded.logits.device)
         if not share:
-            return decoded
-        chosen = torch.from_numpy(rng.random(len(decoded.logits)) < share).to(decoded.logits.device)
+            return decoded, chosen
         wrong = mistaken_masks(masks, clip, rng).to(decoded.logits.dtype)
-        return decoded._replace(logits=torch.where(chosen[:, None, None, None], wrong, decoded.logits))
+        logits = torch.where(chosen[:, None, None, None], wrong, decoded.logits)
+        return decoded._replace(logits=logits), chosen
+
+    def _misremembered(
+        self,
+        decoded: Decoded,
+        frame: FrameFeatures,
+        masks: Tensor,
+        clip: Tensor,
+        share: float,
+        rng: np.random.Generator,
+    ) -> Decoded:
+        """Make a share of the masks of a frame wrong, with the pointers and scores of what they show.
+
+        With those of the true masks beside them the network could tell which memories are wrong.
+        """
+        decoded, chosen = self._mistaken(decoded, masks, clip, share, rng)
+        if not chosen.any():
+            return decoded
+        at = FrameFeatures(*(x[chosen] for x in frame))
+        shown = F.interpolate(decoded.logits[chosen], masks.shape[-2:], mode="bilinear") > 0
+        given = self._network.decode_given_mask(at, shown)
+        pointer, score = decoded.pointer.clone(), decoded.score.clone()
+        pointer[chosen] = given.pointer.to(pointer.dtype)
+        score[chosen] = given.score.to(score.dtype)
+        return decoded._replace(pointer=pointer, score=score)
 
     def _attend(
         self, number: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator
