@@ -363,8 +363,8 @@ class PromptSettings(_Table):
         How often, where a later frame is corrected, it is so before the frames that lie between are tracked,
         as when a user goes back.
     prompted_anew : int
-        In how many of the later frames the objects get their first prompt as well, as if nothing had come
-        before: one more mask to learn from, for little time.
+        In how many of the later frames the objects are prompted and corrected as well, as if nothing had
+        come before: more masks to learn from, for little time.
     """
 
     click: float = 0.5

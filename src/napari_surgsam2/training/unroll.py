@@ -199,7 +199,8 @@ class Unroller:
     def _prompt_anew(
         self, batch: Batch, features: FrameFeatures, rng: np.random.Generator, out: Unrolled
     ) -> None:
-        """Give objects their first prompt in some of the later frames as well, as if nothing came before."""
+        """Prompt and correct objects in some of the later frames as well, as if nothing had come before."""
+        network = self._network
         later = range(1, len(batch.frames))
         count = min(self._prompts.prompted_anew, len(later))
         click, box, _ = self._prompts.shares
@@ -213,8 +214,12 @@ class Unroller:
                 continue
             # Who is not there is prompted somewhere as well, and counts nowhere.
             xy, labels = self._prompt(kind, torch.where(there[:, None, None], masks, masks[there][:1]), rng)
-            candidates = self._network.candidates(self._network.without_memory(frame), frame, xy, labels)
-            out.losses.append(mask_losses(candidates, soft_targets(masks), batch.annotated[t] & there))
+            image, known = network.without_memory(frame), batch.annotated[t] & there
+            candidates = network.candidates(image, frame, xy, labels)
+            out.losses.append(mask_losses(candidates, soft_targets(masks), known))
+            decoded = network.choose(candidates)
+            rounds = int(rng.integers(self._prompts.corrections + 1))
+            self._correct(decoded, frame, image, (xy, labels), masks, known, rounds, rng, out)
 
     def _prompt(self, kind: str, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Prompt each of the masks (N, S, S) with a click or a box: positions (N, P, 2) and labels (N, P)."""
@@ -283,18 +288,40 @@ class Unroller:
             decoded = network.choose(candidates)
         if rounds:
             decoded, _ = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
-        targets = soft_targets(corrected)
+            decoded = self._correct(
+                decoded, frame, image, (xy, labels), corrected, batch.annotated[t], rounds, rng, out
+            )
+        out.logits[t], out.meant[t] = decoded.logits.detach(), corrected
+        return decoded
+
+    def _correct(
+        self,
+        decoded: Decoded,
+        frame: FrameFeatures,
+        image: Tensor,
+        prompt: tuple[Tensor | None, Tensor | None],
+        masks: Tensor,
+        known: Tensor,
+        rounds: int,
+        rng: np.random.Generator,
+        out: Unrolled,
+    ) -> Decoded:
+        """Correct the masks of a frame with a click after the other until they are `masks` (N, S, S).
+
+        `prompt` are the positions and labels of the first prompt; losses are those of the objects (N,) whose
+        masks are `known`.
+        """
+        network, (xy, labels), targets = self._network, prompt, soft_targets(masks)
         for _ in range(rounds):
             logits = decoded.logits.detach()
             seen = F.interpolate(logits, scale_factor=float(MASK_STRIDE), mode="bilinear")[:, 0] > 0
-            more_xy, more_labels = corrective_click(corrected, seen, rng, self._prompts.central_click)
+            more_xy, more_labels = corrective_click(masks, seen, rng, self._prompts.central_click)
             xy = more_xy if xy is None else torch.cat((xy, more_xy), dim=1)
             labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
             earlier = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
             candidates = network.candidates(image, frame, xy, labels, earlier)
-            out.losses.append(mask_losses(candidates, targets, batch.annotated[t]))
+            out.losses.append(mask_losses(candidates, targets, known))
             decoded = network.choose(candidates)
-        out.logits[t], out.meant[t] = decoded.logits.detach(), corrected
         return decoded
 
     @staticmethod
