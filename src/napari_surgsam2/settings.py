@@ -96,6 +96,11 @@ class TrackingSettings(_Settings):
         Of the network's candidates for the mask of a prompted frame, take rather one that agrees with the
         clicks, as long as it is not expected to be much worse; and an object with a positive click is in
         view, whatever its score. False is SAM 2, which looks at neither.
+    mirrored : {"auto", True, False}
+        Look at a prompted frame mirrored in three ways as well, and take the average of the masks, for
+        three more encodings of that frame. Only where no memories tell of the object yet: with its first
+        prompts. "auto" does so with small convolutional networks such as `nano`, whose masks gain by it;
+        SAM 2 does not.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int
@@ -116,6 +121,7 @@ class TrackingSettings(_Settings):
     pruning: PruningSettings = field(default_factory=PruningSettings)
     max_conditioning_frames: int = 8
     obey_clicks: bool = True
+    mirrored: bool | Literal["auto"] = "auto"
     fill_holes: int = 0
     remove_speckles: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -131,6 +137,8 @@ class TrackingSettings(_Settings):
         self._require_integer("max_conditioning_frames", at_least=2)
         if not isinstance(self.obey_clicks, bool):
             raise UsageError(f"obey_clicks is {self.obey_clicks!r}; it must be True or False.")
+        if not isinstance(self.mirrored, bool) and self.mirrored != "auto":
+            raise UsageError(f"mirrored is {self.mirrored!r}; it must be True, False or 'auto'.")
         for name in ("fill_holes", "remove_speckles", "feature_cache_bytes", "memory_bytes"):
             self._require_integer(name, at_least=0)
         self._require_integer("read_ahead", at_least=0, at_most=256)

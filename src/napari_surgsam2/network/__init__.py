@@ -4,6 +4,7 @@ from .config import TRUNKS, ConvNetConfig, HieraConfig, NetworkConfig, config_fo
 from .mask_decoder import DecodedMasks
 from .prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
 from .sam2 import (
+    CONTRADICTION,
     GIVEN_MASK_LOGIT,
     MASK_STRIDE,
     NO_OBJECT_LOGIT,
@@ -11,12 +12,14 @@ from .sam2 import (
     Decoded,
     FrameFeatures,
     Sam2Network,
+    contradicted_clicks,
     split_frames,
 )
 
 __all__ = [
     "BOX_BOTTOM_RIGHT",
     "BOX_TOP_LEFT",
+    "CONTRADICTION",
     "GIVEN_MASK_LOGIT",
     "MASK_STRIDE",
     "NEGATIVE",
@@ -33,5 +36,6 @@ __all__ = [
     "Sam2Network",
     "config_for",
     "config_from_state_dict",
+    "contradicted_clicks",
     "split_frames",
 ]

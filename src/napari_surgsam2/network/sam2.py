@@ -28,7 +28,7 @@ NO_OBJECT_LOGIT = -1024.0  # everywhere in the mask of an object that is not in 
 # A memory is encoded from 20 * probability - 10, and a mask that the user gave has the logits -10 and 10.
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 GIVEN_MASK_LOGIT = 10.0
-_CONTRADICTION = 0.25  # of predicted IoU: what a click that a mask contradicts weighs
+CONTRADICTION = 0.25  # of predicted IoU: what a click that a mask contradicts weighs
 _CLICKED_SCORE = 1e-3  # at least, of an object that the user says is in the frame
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
@@ -221,7 +221,7 @@ class Sam2Network(nn.Module):
         `contradicted` (B, M) says how many clicks each contradicts, which counts against it; see
         `contradicted_clicks`.
         """
-        worth = masks.iou if contradicted is None else masks.iou.float() - _CONTRADICTION * contradicted
+        worth = masks.iou if contradicted is None else masks.iou.float() - CONTRADICTION * contradicted
         best = worth.argmax(-1, keepdim=True)
         score = masks.object_score.float()
         present = score > 0

@@ -15,6 +15,8 @@ from napari_surgsam2.network import FrameFeatures
 from napari_surgsam2.prompts import BoolArray
 from napari_surgsam2.video import Video, resize_frame
 
+from .mirroring import MIRRORINGS, View
+
 
 class FeatureCache:
     """Least recently used features are let go first; indexed by frame.
@@ -77,6 +79,7 @@ class FrameEncoder:
         self._model = model
         self._video = video
         self.cache = FeatureCache(cache_bytes)
+        self._views: tuple[int, list[View]] | None = None  # of the frame that was last asked for
 
     def features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
         """Return the features of a frame; `image` is what `image` made of it, where it has been read."""
@@ -87,6 +90,23 @@ class FrameEncoder:
             features = self._model.network.encode_image(image[None].to(self._model.device))
             self.cache.put(frame, features)
         return features
+
+    def views(self, frame: int) -> list[View]:
+        """Return the features of a frame as it is and mirrored."""
+        if self._views is None or self._views[0] != frame:
+            self._views = None  # let go before taking more
+            image = self.image(self._video.frame(frame))
+            plain = View((), self.features(frame, image))
+            pictures = [image.movedim(-1, 0).flip(axes).movedim(0, -1) for axes in MIRRORINGS[1:]]
+            seen = [self._model.network.encode_image(p[None].to(self._model.device)) for p in pictures]
+            mirrored = [View(*pair) for pair in zip(MIRRORINGS[1:], seen, strict=True)]
+            self._views = (frame, [plain, *mirrored])
+        return self._views[1]
+
+    def clear(self) -> None:
+        """Let go of all features."""
+        self.cache.clear()
+        self._views = None
 
     def image(self, frame: npt.NDArray[np.uint8]) -> Tensor:
         """Resize a frame, (Y, X, 3) uint8, for the network: (S, S, 3) uint8."""

@@ -15,17 +15,18 @@ from torch import Tensor
 
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.errors import DeviceMemoryError, PromptError
-from napari_surgsam2.network import Decoded, FrameFeatures
+from napari_surgsam2.network import ConvNetConfig, Decoded, FrameFeatures
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.video import Video, open_video
 
 from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
+from .mirroring import decode_views
 from .objects import FramePrompts, TrackedObject, Visit
 from .propagation import Direction, NeededFrames, Propagation
 from .pruning import EfficientFramePruning, PruningStrategy
-from .recall import MemoryRecall
+from .recall import MemoryRecall, Recalled
 from .result import FrameResult, MemoryUse
 
 
@@ -354,7 +355,7 @@ class Tracker:
         """Let go of all memories; the tracker is not to be used after that."""
         self._objects.clear()
         self._store.close()
-        self._frames.cache.clear()
+        self._frames.clear()
 
     # What Propagation asks for
 
@@ -475,14 +476,20 @@ class Tracker:
                 earlier = network.decode_given_mask(features, given).logits
             elif prior is not None:
                 earlier = prior.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)[None, None].to(self.model.device)
-            image = network.without_memory(features)
+            xy, labels = xy.to(self.model.device), labels.to(self.model.device)
+            obey = self.settings.obey_clicks
+            recalled: Recalled | None = None
             if tracked is not None or visit is not None:
                 recalled = self._recall.recall(obj, frame, reverse)
-                if recalled.memories:
-                    image = self._recall.attend(features, [recalled])
-            device = self.model.device
-            obey = self.settings.obey_clicks
-            decoded = network.decode(image, features, xy.to(device), labels.to(device), earlier, obey)
+            if recalled is not None and recalled.memories:
+                image = self._recall.attend(features, [recalled])
+                decoded = network.decode(image, features, xy, labels, earlier, obey)
+            elif self.mirrors:
+                views, side = self._frames.views(frame), self.model.image_size
+                decoded = decode_views(network, views, xy, labels, earlier, side, obey)
+            else:
+                image = network.without_memory(features)
+                decoded = network.decode(image, features, xy, labels, earlier, obey)
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
@@ -521,12 +528,19 @@ class Tracker:
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 yield
         except torch.OutOfMemoryError as error:
-            self._frames.cache.clear()
+            self._frames.clear()
             raise DeviceMemoryError(
                 f"The device '{device}' ran out of memory at an input of {self.model.image_size} pixels with "
                 f"{len(self._objects)} objects; what was tracked is kept. Use a smaller image size or model, "
                 "fewer objects at a time, or the device 'cpu'."
             ) from error
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether prompted frames are looked at mirrored as well."""
+        wanted = self.settings.mirrored
+        small = isinstance(self.model.network.config.trunk, ConvNetConfig)
+        return small if wanted == "auto" else wanted
 
     @property
     def precision(self) -> torch.dtype:

@@ -1,0 +1,135 @@
+"""Prompted frames are looked at mirrored as well."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_surgsam2 import Tracker, TrackingSettings, load_model
+from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
+from napari_surgsam2.prompts import central_position
+from napari_surgsam2.synthetic import make_clip
+from napari_surgsam2.tracking.mirroring import MIRRORINGS, View, _mirrored_points, decode_views
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """A frame (1, Y, X, 3) and an instrument's mask."""
+    clip = make_clip(3, 1, (SIZE, SIZE))
+    ids, counts = np.unique(clip.labels[0], return_counts=True)
+    return clip.video, clip.labels[0] == ids[1:][counts[1:].argmax()]
+
+
+@pytest.mark.parametrize("axes", MIRRORINGS[1:], ids=["left-right", "upside down", "both"])
+@pytest.mark.parametrize("kind", ["click", "box", "clicks on a mask"])
+def test_a_mirrored_frame_gives_the_mirrored_mask(nano, picture, kind, axes):
+    """Whatever of the four ways it is shown, so that the average of all is the same."""
+    video, mask = picture
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    inside = np.array([central_position(mask), central_position(mask & (np.arange(SIZE) > columns.mean()))])
+    found = []
+    for turned in ((), axes):
+        ends = np.array([(rows[0], columns[0]), (rows[-1], columns[-1])])
+        points = inside.copy()
+        for axis in turned:
+            ends[:, axis], points[:, axis] = SIZE - 1 - ends[::-1, axis], SIZE - 1 - points[:, axis]
+        shown = np.ascontiguousarray(np.flip(video, [a - 1 for a in turned]))
+        tracker = Tracker(nano, shown, TrackingSettings(mirrored=True))
+        if kind == "box":
+            tracker.add_box(0, 1, (*ends[0], *ends[1]))
+        else:
+            tracker.add_points(0, 1, points[:1])
+        if kind == "clicks on a mask":
+            tracker.predict(0)
+            tracker.add_points(0, 1, points[1:])
+        found.append(np.flip(tracker.predict(0).logits[0], turned))
+        tracker.close()
+    assert (found[0] > 0).any()
+    np.testing.assert_allclose(found[1], found[0], atol=0.02)
+
+
+def test_without_mirrors_it_does_not(nano, picture):
+    video, mask = picture
+    y, x = central_position(mask)
+    masks = []
+    for shown, at in ((video, (y, x)), (video[:, :, ::-1].copy(), (y, SIZE - 1 - x))):
+        tracker = Tracker(nano, shown, TrackingSettings(mirrored=False))
+        tracker.add_points(0, 1, [at])
+        masks.append(tracker.predict(0).logits[0])
+        tracker.close()
+    assert np.abs(masks[0] - masks[1][:, ::-1]).max() > 0.5
+
+
+def test_views_that_are_all_alike_change_nothing(nano, picture):
+    frame = torch.from_numpy(picture[0])
+    y, x = np.argwhere(picture[1])[0].tolist()
+    xy, labels = torch.tensor([[[float(x), float(y)]]]), torch.tensor([[POSITIVE]])
+    with torch.inference_mode():
+        features = nano.network.encode_image(frame)
+        plain = nano.network.decode(nano.network.without_memory(features), features, xy, labels)
+        views = [View((), features)] * 3
+        several = decode_views(nano.network, views, xy, labels, None, SIZE, obey_clicks=False)
+    for a, b in zip(plain, several, strict=True):
+        torch.testing.assert_close(b, a.clamp(-32, 32) if a is plain.logits else a, rtol=1e-4, atol=1e-4)
+
+
+positions = st.tuples(st.floats(0, SIZE - 1, width=32), st.floats(0, SIZE - 1, width=32))
+
+
+@given(
+    st.lists(positions, min_size=1, max_size=3),
+    st.tuples(positions, positions),
+    st.sampled_from(MIRRORINGS[1:]),
+)
+@settings(max_examples=50, deadline=None)
+def test_mirrored_points_come_back_and_corners_stay_corners(points, corners, axes):
+    (x0, y0), (x1, y1) = corners
+    box = [(min(x0, x1), min(y0, y1)), (max(x0, x1), max(y0, y1))]
+    xy = torch.tensor([box + points])
+    labels = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT] + [POSITIVE] * len(points)])
+    turned = _mirrored_points(xy, labels, axes, SIZE)
+    assert (turned[0, 0] <= turned[0, 1]).all()
+    torch.testing.assert_close(_mirrored_points(turned, labels, axes, SIZE), xy, atol=1e-3, rtol=0)
+    for axis, name in ((-1, 0), (-2, 1)):
+        assert torch.equal(turned[..., name], xy[..., name]) or axis in axes
+
+
+def test_small_networks_do_so_and_the_published_do_not(nano, model, picture, clip):
+    assert Tracker(nano, picture[0]).mirrors
+    assert not Tracker(nano, picture[0], TrackingSettings(mirrored=False)).mirrors
+    assert not Tracker(model, clip).mirrors
+    assert Tracker(model, clip, TrackingSettings(mirrored=True)).mirrors
+
+
+def test_a_frame_is_encoded_once_for_all_its_clicks_and_objects(nano, picture, monkeypatch):
+    encoded = []
+    encode = nano.network.encode_image
+    monkeypatch.setattr(nano.network, "encode_image", lambda x: (encoded.append(len(x)), encode(x))[1])
+    tracker = Tracker(nano, picture[0])
+    for object_id, (y, x) in enumerate(np.argwhere(picture[1])[:3].tolist(), 1):
+        tracker.add_points(0, object_id, [(y, x)])
+        tracker.predict(0)
+    assert sum(encoded) == 4
+    tracker.close()
+
+
+def test_only_first_prompts_are(nano, picture, monkeypatch):
+    """Where memories tell of the object the frame is seen as it is."""
+    video = np.repeat(picture[0], 3, axis=0)
+    tracker = Tracker(nano, video)
+    y, x = np.argwhere(picture[1])[picture[1].sum() // 2].tolist()
+    tracker.add_points(0, 1, [(y, x)])
+    for _ in tracker.propagate():
+        pass
+    monkeypatch.setattr(tracker._frames, "views", None)
+    tracker.add_points(2, 1, [(y, x)])
+    assert tracker.predict(2).masks()[0].any()
+    tracker.close()
