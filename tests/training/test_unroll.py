@@ -75,6 +75,22 @@ def test_unannotated_frames_are_not_corrected(clip):
         assert unroller._corrected_frames(batch, "click", np.random.default_rng(seed)) <= {0}
 
 
+def test_frames_where_an_object_is_going_are_corrected_more_often(clip):
+    masks = clip.masks[:, :5].clone()
+    masks[0, 3, :, : masks[0, 3].any(0).nonzero()[-2]] = False  # a sliver is left
+    masks[0, 4] = False
+    batch = Batch.of([TrainingClip(clip.frames[:5], masks, clip.annotated[:5])], torch.device("cpu"))
+    prompts = PromptSettings(click=1, box=0, mask=0, corrections=1, corrected_frames=1)
+    unroller = Unroller(rule_network().train(), prompts)
+    counts = np.zeros(5)
+    for seed in range(400):
+        for t in unroller._corrected_frames(batch, "mask", np.random.default_rng(seed)):
+            counts[t] += 1
+    assert counts[0] == 0
+    assert counts[3:].min() > 1.3 * counts[1:3].max()
+    assert counts[1:3].min() > 10
+
+
 def test_objects_and_clips_of_a_batch_do_not_influence_one_another(tiny_model, clip):
     other = TrainingClip(clip.frames.flip(2)[:4], clip.masks.flip(3)[:1, :4], clip.annotated[:4])
     short = TrainingClip(clip.frames[:4], clip.masks[:, :4], clip.annotated[:4])
@@ -311,7 +327,7 @@ def test_a_frame_corrected_ahead_is_a_memory_of_those_before_it(tiny_model, clip
 
     monkeypatch.setattr(tiny_model.network, "project_pointers", spy)
     orders = []
-    for _, unrolled in _corrected_later(tiny_model.network, clip, range(40), corrected_ahead=1.0):
+    for _, unrolled in _corrected_later(tiny_model.network, clip, range(120), corrected_ahead=1.0):
         orders.append(list(unrolled.logits))
         assert all(d >= 0 for distances in attended for d in distances)
         attended.clear()

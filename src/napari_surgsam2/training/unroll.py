@@ -30,6 +30,7 @@ from .losses import LossSums, intersection_over_union, mask_losses, soft_targets
 from .settings import PromptSettings
 
 _FIRST_CORRECTED = 0.7  # how often the first frame is among the corrected ones
+_GOING = 0.3  # of the most that is seen of an object in a clip: less is seen of one that goes
 _LONGEST_GAP = 3  # between two frames of a clip, as their numbers say
 
 
@@ -245,12 +246,20 @@ class Unroller:
         return _Course(order, batch.masks, _strayed(batch, share, rng), later[0], share)
 
     def _corrected_frames(self, batch: Batch, kind: str, rng: np.random.Generator) -> set[int]:
-        """Draw the frames that get corrective clicks: the first above all, unless a mask was given there."""
+        """Draw the frames that get corrective clicks: the first above all, unless a mask was given there.
+
+        Of the others rather those where objects are going or gone: they are the ones that are tracked worst.
+        """
         most = self._prompts.corrected_frames if self._prompts.corrections else 0
         chosen = {0} if most and kind != "mask" and rng.random() < _FIRST_CORRECTED else set()
         others = 1 + np.flatnonzero(batch.annotated[1:].all(dim=1).cpu().numpy())
         count = int(rng.integers(max(0, min(most - len(chosen), len(others))) + 1))
-        return chosen | {int(t) for t in rng.choice(others, count, replace=False)}
+        if not count:
+            return chosen
+        areas = batch.masks.flatten(2).sum(2)
+        going = (areas < _GOING * areas.amax(0)).sum(1).cpu().numpy()[others]
+        shares = (1 + going) / (1 + going).sum()
+        return chosen | {int(t) for t in rng.choice(others, count, replace=False, p=shares)}
 
     def _encode(self, batch: Batch) -> FrameFeatures:
         """Encode all frames; every tensor gets a leading T."""
