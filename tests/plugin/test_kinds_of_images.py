@@ -9,8 +9,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Labels
 
+from napari_surgsam2._napari import slices
+from napari_surgsam2._napari.canvas import ids_in
 from napari_surgsam2._napari.stacks import frame_axes, likely_frame_axis, stack_of
 from napari_surgsam2._napari.worker import TrackerChoice
 from napari_surgsam2.errors import UsageError, VideoError
@@ -448,6 +450,17 @@ def test_labels_of_the_users_are_kept_unless_they_are_not_to_be(dtype, preserve)
             assert all((found[t][MASKS[t] & (before[t] == 9)] == 1).mean() > 0.7 for t in range(N))
         assert all((found[t][MASKS[t] & (before[t] == 0)] == 1).mean() > 0.7 for t in range(N))
         assert session.told == []
+
+
+def test_objects_in_long_labels_are_looked_for_frame_by_frame(monkeypatch):
+    """So that the window lives meanwhile."""
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    mine = np.zeros(VIDEO.shape, np.uint8)
+    mine[0, :9, :9], mine[-1, :9, :9] = 3, 9
+    assert list(ids_in(Labels(mine))) == [{3}, *[set()] * (N - 2), {9}]
+    with session_on(VIDEO, labels=with_labels(mine)) as session:
+        session.wait()
+        assert session.object_ids == (1, 3, 9)
 
 
 def test_labels_in_zarr_are_drawn_into(expected):

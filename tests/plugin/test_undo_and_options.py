@@ -10,7 +10,7 @@ from napari.utils.notifications import NotificationSeverity, notification_manage
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
-from napari_surgsam2._napari import session as sessions
+from napari_surgsam2._napari import slices
 from napari_surgsam2.prompts import Box, Mask, Point
 
 from .conftest import click_on, press, true_objects, until
@@ -182,10 +182,10 @@ def test_an_answer_that_was_under_way_does_not_come_after_undo(widget, surgery):
 
 def test_a_click_while_a_long_step_is_undone_counts(session, surgery, monkeypatch):
     track(session)
-    monkeypatch.setattr(sessions, "_SLICE", 1e-6)
+    monkeypatch.setattr(slices, "_SLICE", 1e-6)
     session.undo()
     QApplication.processEvents()
-    assert session._undoing is not None
+    assert session._work.is_busy
     session.add_prompts([click_on(surgery, true_objects(surgery)[0], 1, frame=7)])
     QApplication.processEvents()
     session.wait()
@@ -200,6 +200,57 @@ def test_a_click_while_a_long_step_is_undone_counts(session, surgery, monkeypatc
     session.undo()
     track(session)
     np.testing.assert_array_equal(session.labels.data, whole)
+
+
+def test_steps_undone_while_a_long_one_is_wait_for_it(session, surgery, monkeypatch):
+    """Rather than the window does."""
+    session.add_prompts([click_on(surgery, true_objects(surgery)[0], 3, frame=2)])
+    session.wait()
+    clicked = masks(session)
+    track(session)
+    session.add_prompts([click_on(surgery, true_objects(surgery)[0], 4, frame=5)])
+    session.wait()
+    whole = masks(session)
+    monkeypatch.setattr(slices, "_SLICE", 1e-6)
+    for _ in range(2):
+        session.undo()
+        assert session._work.is_busy
+    assert session.labels.data[-1].any()  # not there yet
+    session.wait()
+    np.testing.assert_array_equal(masks(session), clicked)
+    for _ in range(2):
+        session.redo()
+    session.wait()
+    np.testing.assert_array_equal(masks(session), whole)
+
+
+def test_an_object_is_removed_from_a_long_video_while_the_window_lives(session, surgery, monkeypatch):
+    track(session)
+    tracked = masks(session)
+    monkeypatch.setattr(slices, "_SLICE", 1e-6)
+    session.remove_object(2)
+    assert 2 not in session.object_ids  # at once
+    assert (session.labels.data == 2).any()
+    clicked = click_on(surgery, true_objects(surgery)[0], 1, frame=7)
+    session.add_prompts([clicked])  # waits
+    session.wait()
+    assert not (session.labels.data == 2).any()
+    assert clicked in session.all_prompts
+    session.undo()  # the click
+    session.undo()
+    session.wait()
+    np.testing.assert_array_equal(masks(session), tracked)
+    assert 2 in session.object_ids
+
+
+def test_undoing_a_click_whose_mask_has_not_come_needs_no_labels(session, surgery):
+    session.viewer.layers.remove(session.labels)
+    session.add_prompts([click_on(surgery, true_objects(surgery)[0], 6)])
+    session.read_prompts()
+    session.undo()
+    session.wait()
+    assert told() == []
+    assert 6 not in {p.object_id for p in session.all_prompts}
 
 
 def test_undo_forgets_that_a_mask_was_painted_and_redo_knows_it_again(session):
@@ -243,12 +294,12 @@ def test_a_layer_removed_while_a_long_step_is_undone_leaves_a_session_that_works
 ):
     track(session)
     tracked = masks(session)
-    monkeypatch.setattr(sessions, "_SLICE", 1e-6)
+    monkeypatch.setattr(slices, "_SLICE", 1e-6)
     session.undo()
-    assert session._undoing is not None
+    assert session._work.is_busy
     session.viewer.layers.remove(getattr(session, layer))
     session.wait()
-    assert session._undoing is None
+    assert not session._work.is_busy
     assert told() == []
     if layer == "points":
         np.testing.assert_array_equal(session.canvas.frame(0), tracked[0])  # masks outlive their clicks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -225,14 +225,11 @@ def require_fit(layer: Labels, stack: LayerStack) -> None:
         )
 
 
-def ids_in(layer: Labels) -> set[int]:
-    """Return the ids in labels that are in memory."""
-    if not isinstance(layer.data, np.ndarray) or METADATA_KEY in layer.metadata:
-        return set()
-    found: set[int] = set()
-    for index in np.ndindex(layer.data.shape[:-2]):  # frame by frame: sorting all at once takes them twice
-        found.update(np.unique(layer.data[index]).tolist())
-    return {i for i in found if i > 0}
+def ids_in(layer: Labels) -> Iterator[set[int]]:
+    """Look for ids in labels that are in memory and not our own; yields those of each frame."""
+    if isinstance(layer.data, np.ndarray) and METADATA_KEY not in layer.metadata:
+        for index in np.ndindex(layer.data.shape[:-2]):
+            yield {int(i) for i in np.unique(layer.data[index]) if i > 0}
 
 
 def _is_writable(data: Any) -> bool:

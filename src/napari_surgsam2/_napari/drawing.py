@@ -188,28 +188,26 @@ class Drawing:
 
     # Taking away and taking back
 
-    def erase(self, object_id: int, prompted: Sequence[int], step: Step) -> None:
-        """Take an object out of every frame that may have a mask of it; of `prompted`, its prompts did."""
+    def erase(self, object_id: int, prompted: Sequence[int], step: Step) -> Iterator[None]:
+        """Take an object out of every frame that may have a mask of it, one at a time.
+
+        Of `prompted`, its prompts did.
+        """
         assert self.canvas is not None
-        for frame in self._frames_of(object_id, prompted):
+        known = self.records[object_id].present.copy()
+        known[[frame for frame, i in self.edited if i == object_id]] = True
+        known[list(prompted)] = True
+        # Labels of before are only looked for in memory: elsewhere it takes too long.
+        everywhere = isinstance(self.canvas.layer.data, np.ndarray)
+        for frame in range(len(known)) if everywhere else np.flatnonzero(known).tolist():
             current = self.canvas.frame(frame)
-            self._keep(frame, current, step)
-            self.canvas.write(frame, np.where(current == object_id, 0, current))
+            there = current == object_id
+            if known[frame] or there.any():
+                self._keep(frame, current, step)
+                self.canvas.write(frame, np.where(there, 0, current))
+            yield
         self.records.remove(object_id)
         self.edited = {key for key in self.edited if key[1] != object_id}
-
-    def _frames_of(self, object_id: int, prompted: Sequence[int]) -> list[int]:
-        """Return the frames that may have a mask of an object, ascending."""
-        assert self.canvas is not None
-        there = self.records[object_id].present.copy()
-        there[[frame for frame, i in self.edited if i == object_id]] = True
-        there[list(prompted)] = True
-        if isinstance(
-            self.canvas.layer.data, np.ndarray
-        ):  # elsewhere looking for older labels takes too long
-            for frame in np.flatnonzero(~there).tolist():
-                there[frame] = (self.canvas.frame(frame) == object_id).any()
-        return np.flatnonzero(there).tolist()
 
     def swap(self, step: Step) -> Iterator[set[int]]:
         """Swap the frames of a step, one at a time, with what it keeps; yields the objects in each."""

@@ -24,6 +24,7 @@ from .position import Position
 from .prompt_layers import ClickMode, paint_points, place_on
 from .prompts import GivenMask, Key, PromptLayers, PromptState
 from .records import Records
+from .slices import SlicedWork
 from .stacks import LayerStack, stack_of
 from .timers import single_shot
 from .worker import MaskUse, PassEnd, PassFrame, PromptAnswer, TrackerChoice, TrackerThread, sentence
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 _PLACES = ("scale", "translate", "rotate", "shear", "affine")  # events of a layer
 _FOLLOW_EVERY = 0.25  # seconds between two moves of the slider while tracking
 _REST = 150  # milliseconds without a move before the frame in view is encoded
-_SLICE = 0.03  # seconds of undoing before the window gets its turn
 
 
 class Session(QObject):
@@ -108,10 +108,11 @@ class Session(QObject):
         self._complaints: set[str] = set()  # of the prompts as they are
         self._limits: tuple[float, float] | None = None
         self._closed = False
-        self._undoing: Iterator[None] | None = None
+        self._swapping = False  # some frames are as they were before a step, others not yet
+        self._work = SlicedWork(self.changed.emit)  # on frames, one after the other
+        self._looking = SlicedWork(self.changed.emit)
         self._sync_timer = single_shot(0, self._sync_guarded)
         self._rest_timer = single_shot(_REST, self._on_rest)
-        self._undo_timer = single_shot(0, self._go_on_undoing)
         self._clicks: ClickMode | None = None
         self.prompts = PromptLayers(viewer, self.stack, self._sync_timer.start)
         self.use_labels(labels)
@@ -144,7 +145,7 @@ class Session(QObject):
 
     def _start_again(self) -> None:
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
-        self._finish_undoing()
+        self._work.finish()
         self.history.clear()
         self._sync_guarded(MaskUse.FILL)
 
@@ -169,12 +170,19 @@ class Session(QObject):
             layer = make_labels(self.viewer, self.stack)
         else:
             require_fit(layer, self.stack)
-        self._finish_undoing()
+        self._work.finish()
         self._drop_labels()
         self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
-        self._ids |= ids_in(layer)
+        self._looking.do(self._look_for_objects(layer))
+
+    def _look_for_objects(self, layer: Labels) -> Iterator[None]:
+        for found in ids_in(layer):
+            if layer is not self.labels:
+                return
+            self._ids |= found
+            yield
 
     def _drop_labels(self) -> None:
         if self.labels is not None:
@@ -246,7 +254,7 @@ class Session(QObject):
     def _on_removed(self, event: Any) -> None:
         layer: Layer = event.value
         if layer in (self.labels, self.points, self.boxes):
-            self._finish_undoing()  # in the layers that it began with
+            self._work.finish()  # in the layers that it began with
         if layer is self.image:
             self.close()
             self.gone.emit()
@@ -320,11 +328,13 @@ class Session(QObject):
         """Take an object's prompts and masks away; this can be undone."""
         if self.tracking:
             raise UsageError("Objects cannot be removed while tracking; press Stop first.")
-        self._finish_undoing()
-        self.read_prompts()
         self._need_canvas()
+        self._work.do(self._remove(object_id))
+
+    def _remove(self, object_id: int) -> Iterator[None]:
+        self.read_prompts()
         step = self.history.begin(f"removing object {object_id}", self._state, self._state)
-        self.drawing.erase(object_id, self.prompted_frames(object_id), step)
+        prompted = self.prompted_frames(object_id)
         self.prompts.drop(lambda _frame, i: i == object_id)
         self._sync_timer.stop()
         self._sync_guarded(MaskUse.LEAVE)
@@ -335,7 +345,17 @@ class Session(QObject):
             self._ids.add(1)
         if self._current == object_id:
             self.set_current_object(min(self._ids))
-        self.changed.emit()
+        yield from self._halfway(self.drawing.erase(object_id, prompted, step))
+
+    def _halfway(self, frames: Iterable[object]) -> Iterator[None]:
+        """Go through frames that are changed one after the other; prompts are read when all are."""
+        self._swapping = True
+        try:
+            for _ in frames:
+                yield
+        finally:
+            self._swapping = False
+            self._sync_timer.start()  # for what the user did meanwhile
 
     def clear_frame(self, frame: int | None = None) -> None:
         """Take back all prompts of the current object on a frame, the one in view if left out."""
@@ -467,7 +487,7 @@ class Session(QObject):
         It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
         the masks; those of `keep` stay. In any case a step that still waits for its masks gets them.
         """
-        if self._closed or self._undoing is not None:
+        if self._closed or self._swapping:
             return
         state = self.prompts.state()
         wanted = self.prompts.read(state)
@@ -574,7 +594,7 @@ class Session(QObject):
         if self.model is None and not self.loading:
             raise UsageError("There is no model to track with; choose one that can be loaded.")
         self._told.clear()
-        self._finish_undoing()
+        self._work.finish()
         self._need_canvas()
         self._take_painted()
         self._sync()
@@ -633,8 +653,13 @@ class Session(QObject):
     def _swap(self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]) -> None:
         if self.tracking:
             self.noticed.emit("Undo and redo wait until tracking has stopped.")
-            return
-        self._finish_undoing()
+        else:
+            self._work.do(self._take_step(move, prompts_of))
+
+    def _take_step(
+        self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]
+    ) -> Iterator[None]:
+        """Take the step that `move` gives back, or do it once more: its prompts, then frame by frame."""
         self.read_prompts()
         step = move()
         if step is None:
@@ -644,44 +669,25 @@ class Session(QObject):
             self.prompts.restore(prompts_of(step))
             self._sync_timer.stop()
             self._sync_guarded(MaskUse.LEAVE)
-        self._undoing = self._swapping(step, given, objects)
-        self._go_on_undoing()
+        yield from self._halfway(self._swap_frames(step, given, objects))
 
-    def _swapping(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
+    def _swap_frames(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
         """Swap the frames of a step one by one; `given` and `objects` are what was prompted before it."""
-        canvas = self._need_canvas()
-        for objects_there in self.drawing.swap(step):
-            self._ids |= objects_there
-            yield
-        for object_id, frames in self.drawing.no_longer_tracked(step).items():
-            self._thread.forget(object_id, frames)
-        for key, old in given.items():  # one that had been painted is as it was before it was given
-            painted = canvas.frame(key[0]) == key[1]
-            if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
-                self.drawing.edited.add(key)
+        canvas = self.canvas
+        if canvas is not None:  # else no mask has come yet
+            for objects_there in self.drawing.swap(step):
+                self._ids |= objects_there
+                yield
+            for object_id, frames in self.drawing.no_longer_tracked(step).items():
+                self._thread.forget(object_id, frames)
+            for key, old in given.items():  # one that had been painted is as it was before it was given
+                painted = canvas.frame(key[0]) == key[1]
+                if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
+                    self.drawing.edited.add(key)
         for i in objects - {i for _, i in self._known}:
             self._thread.remove_object(i)
             if i != self._current and not self.records[i].present.any():
                 self._ids.discard(i)
-
-    def _go_on_undoing(self) -> None:
-        """Swap frames for a while, then let the window have its turn."""
-        began = time.monotonic()
-        while self._undoing is not None and time.monotonic() - began < _SLICE:
-            if next(self._undoing, self) is self:
-                self._undoing = None
-        if self._undoing is not None:
-            self._undo_timer.start()
-        else:
-            self._sync_timer.start()  # for what the user did meanwhile
-            self.changed.emit()
-
-    def _finish_undoing(self) -> None:
-        for _ in self._undoing or ():
-            pass
-        if self._undoing is not None:
-            self._undo_timer.stop()
-            self._go_on_undoing()
 
     # Where the viewer is
 
@@ -749,7 +755,7 @@ class Session(QObject):
 
     def _change_stack(self, stack: LayerStack) -> None:
         stack.opening()
-        self._finish_undoing()
+        self._work.finish()
         self.leaving.emit()
         self.stack = stack
         self.prompts.change_stack(stack)
@@ -765,7 +771,7 @@ class Session(QObject):
             raise UsageError("The model cannot be changed while tracking; press Stop first.")
         if choice != self.choice or (self.model is None and not self.loading):
             self.choice = choice
-            self._finish_undoing()
+            self._work.finish()
             self._open(MaskUse.DRAW)
 
     def _open(self, how: MaskUse) -> None:
@@ -773,7 +779,7 @@ class Session(QObject):
 
         Those that were tracked stay.
         """
-        self._finish_undoing()
+        self._work.finish()
         self.model, self.loading = None, True
         self._told.clear()
         self._known = {}
@@ -822,7 +828,8 @@ class Session(QObject):
     @property
     def is_busy(self) -> bool:
         """Whether anything is still under way."""
-        return self._sync_timer.isActive() or self._undoing is not None or self._thread.is_busy
+        working = self._work.is_busy or self._looking.is_busy
+        return self._sync_timer.isActive() or working or self._thread.is_busy
 
     def wait(self, timeout: float = 600.0) -> None:
         """Wait until nothing is under way any more, while the window stays alive; for scripts.
@@ -844,12 +851,13 @@ class Session(QObject):
         """Let go of everything but the layers; the session is not to be used after that."""
         if self._closed:
             return
-        self._finish_undoing()
+        self._work.finish()
+        self._looking.stop()
         self._leave()
         self._closed = True
         self.tracking = False
         self._thread.close()
-        for timer in (self._sync_timer, self._rest_timer, self._undo_timer):
+        for timer in (self._sync_timer, self._rest_timer):
             timer.stop()
         with suppress(ValueError, TypeError, RuntimeError):
             self.viewer.layers.events.removed.disconnect(self._on_removed)
