@@ -52,6 +52,20 @@ def test_it_can_be_finished_now_or_left(short):
     assert said[-1] == ("b", 0)
 
 
+def test_work_that_asks_for_its_own_end_goes_on(short):
+    said = []
+
+    def eager():
+        work.finish()  # as what hears of a change may do
+        yield from note(said, "a", 2)
+
+    work = SlicedWork(lambda: said.append("done"))
+    work.do(eager())
+    work.do(note(said, "b", 1))
+    work.finish()
+    assert said == [("a", 0), ("a", 1), ("b", 0), "done"]
+
+
 def test_after_an_error_the_next_goes_on(short):
     def broken():
         yield

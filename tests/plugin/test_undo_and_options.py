@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_surgsam2._napari import slices
+from napari_surgsam2._napari.saving import StackLabels
 from napari_surgsam2.prompts import Box, Mask, Point
 
 from .conftest import click_on, press, true_objects, until
@@ -241,6 +242,61 @@ def test_an_object_is_removed_from_a_long_video_while_the_window_lives(session, 
     session.wait()
     np.testing.assert_array_equal(masks(session), tracked)
     assert 2 in session.object_ids
+
+
+def test_an_undo_that_waited_takes_back_nothing_that_was_said_after_it(session, surgery, monkeypatch):
+    track(session)
+    monkeypatch.setattr(slices, "_SLICE", 1e-6)
+    session.undo()
+    session.undo()  # waits
+    clicked = click_on(surgery, true_objects(surgery)[0], 3, frame=6)
+    session.add_prompts([clicked])
+    session.wait()
+    assert clicked in session.all_prompts
+    assert len(session.all_prompts) == 3
+
+
+def test_what_is_saved_or_measured_right_after_a_removal_is_without_the_object(session, surgery, monkeypatch):
+    track(session)
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    session.remove_object(2)
+    clicked = click_on(surgery, true_objects(surgery)[0], 1, frame=7)
+    session.add_prompts([clicked])
+    labels = StackLabels(session)
+    assert not any((labels[t] == 2).any() for t in range(FRAMES))
+    assert clicked in session.all_prompts
+    session.wait()
+
+
+def test_removing_an_object_twice_is_one_step(session, monkeypatch):
+    track(session)
+    tracked = masks(session)
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    session.remove_object(2)
+    session.remove_object(2)
+    session.wait()
+    session.undo()
+    session.wait()
+    np.testing.assert_array_equal(masks(session), tracked)
+
+
+def test_what_is_painted_of_an_object_while_it_is_removed_counts_where_it_stays(session, monkeypatch):
+    track(session)
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    session.remove_object(2)
+    paint(session, 0, 2, *GROUND)  # in a frame that is done
+    session.wait()
+    assert (session.canvas.frame(0) == 2).any()
+    assert session.drawing.edited == {(0, 2)}
+    assert 2 in session.object_ids
+
+
+def test_a_new_object_takes_no_number_that_later_frames_of_the_users_labels_have(session, monkeypatch):
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    mine = np.zeros(session.labels.data.shape, np.uint8)
+    mine[-1, :9, :9] = 3
+    session.use_labels(session.viewer.add_labels(mine))
+    assert session.new_object() == 4
 
 
 def test_undoing_a_click_whose_mask_has_not_come_needs_no_labels(session, surgery):

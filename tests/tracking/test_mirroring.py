@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_surgsam2 import Tracker, TrackingSettings, load_model
-from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, POSITIVE
+from napari_surgsam2.network import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    NO_OBJECT_LOGIT,
+    POSITIVE,
+    Decoded,
+)
 from napari_surgsam2.prompts import central_position
 from napari_surgsam2.synthetic import make_clip
 from napari_surgsam2.tracking.mirroring import MIRRORINGS, View, _mirrored_points, decode_views
@@ -79,6 +85,47 @@ def test_views_that_are_all_alike_change_nothing(nano, picture):
         several = decode_views(nano.network, views, xy, labels, None, SIZE, obey_clicks=False)
     for a, b in zip(plain, several, strict=True):
         torch.testing.assert_close(b, a.clamp(-32, 32) if a is plain.logits else a, rtol=1e-4, atol=1e-4)
+
+
+class Seeing:
+    """A network whose views see what they are told to, in turn."""
+
+    no_obj_ptr = torch.zeros(1, 8)
+
+    def __init__(self, *seen):
+        self._seen = list(seen)
+
+    def without_memory(self, features):
+        return features
+
+    def decode(self, *_):
+        logit, score = self._seen.pop(0)
+        logits = torch.full((1, 1, 64, 64), float(logit) if score > 0 else NO_OBJECT_LOGIT)
+        return Decoded(logits, torch.ones(1, 8), torch.tensor([[float(score)]]), torch.tensor([[0.8]]))
+
+
+def average(*seen, labels=POSITIVE, obey=True):
+    network, views = Seeing(*seen), [View(axes, None) for axes in MIRRORINGS]
+    return decode_views(
+        network, views, torch.full((1, 1, 2), 128.0), torch.tensor([[labels]]), None, SIZE, obey
+    )
+
+
+def test_a_view_that_sees_no_object_takes_nothing_from_the_masks_of_the_others():
+    found = average((8, 3), (8, 3), (8, 3), (0, -3), obey=False)
+    assert float(found.score) == pytest.approx(1.5)
+    assert found.logits.unique().tolist() == [8.0]
+    gone = average((8, 1), (8, -3), (8, -3), (8, -3), obey=False)
+    assert float(gone.score) < 0
+    assert gone.logits.unique().tolist() == [NO_OBJECT_LOGIT]
+    assert not gone.pointer.any()
+
+
+def test_the_mean_does_not_contradict_a_click_that_a_view_agrees_with():
+    seen = (0.5, 3), (0.5, 3), (-31, 3), (-31, 3)
+    assert average(*seen, obey=False).logits.max() < 0
+    assert average(*seen).logits.unique().tolist() == [0.5]
+    assert average((3, 3), (3, 3), (1, 3), (1, 3)).logits.unique().tolist() == pytest.approx([2.0])
 
 
 positions = st.tuples(st.floats(0, SIZE - 1, width=32), st.floats(0, SIZE - 1, width=32))

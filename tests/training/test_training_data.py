@@ -569,7 +569,7 @@ def test_workers_make_the_same_batches_and_hand_over_errors(data: Path) -> None:
 
 def test_workers_do_not_keep_python_from_ending(data: Path, tmp_path: Path) -> None:
     """As where an error's traceback keeps hold of the clips to come."""
-    settings = run_settings(data, workers=1, steps=100).to_dict()
+    settings = run_settings(data, workers=2, steps=100).to_dict()
     code = (
         "from napari_surgsam2.training.loading import ClipSampler\n"
         "from napari_surgsam2.training.settings import TrainingSettings\n"
@@ -582,7 +582,10 @@ def test_workers_do_not_keep_python_from_ending(data: Path, tmp_path: Path) -> N
     )
     (tmp_path / "main.py").write_text(code)
 
-    subprocess.run([sys.executable, "main.py"], cwd=tmp_path, timeout=60, check=True)
+    command = [sys.executable, "-W", "ignore", "main.py"]
+    ended = subprocess.run(command, cwd=tmp_path, timeout=60, check=True, capture_output=True, text=True)
+
+    assert ended.stderr == ""
 
 
 def test_an_error_in_a_worker_is_raised_as_it_is(data: Path) -> None:

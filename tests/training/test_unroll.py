@@ -211,6 +211,28 @@ def test_a_wrong_memory_points_to_what_it_shows(tiny_model, clip, monkeypatch):
     torch.testing.assert_close(score, expected.score)
 
 
+def test_what_is_not_known_is_not_misremembered(tiny_model, clip, monkeypatch):
+    """Its mask is empty, and would say that the object has gone."""
+    network, remembered = tiny_model.network, []
+    encode = network.encode_memory
+
+    def spy(frame, logits, score, **options):
+        remembered.append((logits, score))
+        return encode(frame, logits, score, **options)
+
+    monkeypatch.setattr(network, "encode_memory", spy)
+    sparse = TrainingClip(clip.frames[:3], clip.masks[:, :3].clone(), torch.tensor([True, False, True]))
+    sparse.masks[:, 1] = False
+    for share in (0.0, 1.0):
+        with torch.no_grad():
+            Unroller(network, CLICKS.replace(wrong_memories=share))(
+                Batch.of([sparse], torch.device("cpu")), np.random.default_rng(0)
+            )
+    (_, plain, _, wrong) = remembered
+    for a, b in zip(plain, wrong, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_prompting_anew_adds_masks_that_no_memory_tells_of(tiny_model, clip, monkeypatch):
     network, clicked = tiny_model.network, []
     candidates = network.candidates

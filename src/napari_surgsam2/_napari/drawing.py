@@ -205,9 +205,9 @@ class Drawing:
             if known[frame] or there.any():
                 self._keep(frame, current, step)
                 self.canvas.write(frame, np.where(there, 0, current))
+                self.edited.discard((frame, object_id))
             yield
         self.records.remove(object_id)
-        self.edited = {key for key in self.edited if key[1] != object_id}
 
     def swap(self, step: Step) -> Iterator[set[int]]:
         """Swap the frames of a step, one at a time, with what it keeps; yields the objects in each."""

@@ -38,6 +38,7 @@ class StackLabels:
     def __init__(self, session: Session) -> None:
         if session.labels is None:
             raise UsageError("There are no masks; track something first.")
+        session.finish()
         self._data, self._stack = session.labels.data, session.stack
 
     @property
@@ -176,7 +177,7 @@ def project_of(session: Session) -> Project:
     """Return a session as a project."""
     from napari_surgsam2.project import Project
 
-    session.read_prompts()
+    session.finish()
     path = source_path(session.image)
     opening = session.stack.opening()
     if path is not None and not has_axes(path):
@@ -280,7 +281,7 @@ def same(one: Project, other: Project) -> bool:
 
 def take_up(session: Session, project: Project) -> None:
     """Put the prompts and names of a project of the same video into a session."""
-    session.read_prompts()
+    session.finish()
     session.names.update(project.names)
     known = set(map(_identity, session.all_prompts))
     session.add_prompts([p for p in project.prompts if _identity(p) not in known])

@@ -100,6 +100,7 @@ class Session(QObject):
         self.lost_prompts = False  # with their layer, and none were placed since
         self._current = 1
         self._ids: set[int] = {1}
+        self._found: set[int] = set()  # in labels that were the user's
         self._tracked_ids: set[int] | None = None
         self._following = False
         self._moved_at = 0.0
@@ -181,6 +182,7 @@ class Session(QObject):
         for found in ids_in(layer):
             if layer is not self.labels:
                 return
+            self._found |= found
             self._ids |= found
             yield
 
@@ -252,9 +254,13 @@ class Session(QObject):
         return self.canvas
 
     def _on_removed(self, event: Any) -> None:
-        layer: Layer = event.value
-        if layer in (self.labels, self.points, self.boxes):
-            self._work.finish()  # in the layers that it began with
+        try:
+            if event.value in (self.labels, self.points, self.boxes):
+                self._work.finish()  # in the layers that it began with
+        finally:
+            self._let_go(event.value)
+
+    def _let_go(self, layer: Layer) -> None:
         if layer is self.image:
             self.close()
             self.gone.emit()
@@ -310,7 +316,9 @@ class Session(QObject):
 
     def new_object(self) -> int:
         """Begin a new object, the current one from now on; an empty one is used first."""
-        used = {key[1] for key in self._known} | set(self.records.object_ids) | self._labelled_ids()
+        self._looking.finish()
+        used = {key[1] for key in self._known} | set(self.records.object_ids)
+        used |= self._labelled_ids() | self._found
         free = next((i for i in sorted(self._ids) if i not in used and i not in self.names), None)
         object_id = max(self._ids | used | self.names.keys(), default=0) + 1 if free is None else free
         self.set_current_object(object_id)
@@ -329,10 +337,13 @@ class Session(QObject):
         if self.tracking:
             raise UsageError("Objects cannot be removed while tracking; press Stop first.")
         self._need_canvas()
+        self._looking.finish()
         self._work.do(self._remove(object_id))
 
     def _remove(self, object_id: int) -> Iterator[None]:
         self.read_prompts()
+        if object_id not in self._ids:
+            return
         step = self.history.begin(f"removing object {object_id}", self._state, self._state)
         prompted = self.prompted_frames(object_id)
         self.prompts.drop(lambda _frame, i: i == object_id)
@@ -468,6 +479,11 @@ class Session(QObject):
         if self.canvas is not None:
             with suppress(UsageError):
                 self.set_current_object(int(self.canvas.layer.selected_label))
+
+    def finish(self) -> None:
+        """Do now what is under way in the layers, and take up what was changed in the prompts."""
+        self._work.finish()
+        self.read_prompts()
 
     def read_prompts(self) -> None:
         """Take up what was changed in the prompts now, rather than when the window has had its turn."""
@@ -654,13 +670,17 @@ class Session(QObject):
         if self.tracking:
             self.noticed.emit("Undo and redo wait until tracking has stopped.")
         else:
-            self._work.do(self._take_step(move, prompts_of))
+            self._looking.finish()
+            self._work.do(self._take_step(move, prompts_of, self._work.is_busy))
 
     def _take_step(
-        self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]
+        self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState], waited: bool
     ) -> Iterator[None]:
         """Take the step that `move` gives back, or do it once more: its prompts, then frame by frame."""
+        known = self._known
         self.read_prompts()
+        if waited and self._known != known:
+            return  # what was said since is not what is to be taken back
         step = move()
         if step is None:
             return
@@ -851,8 +871,14 @@ class Session(QObject):
         """Let go of everything but the layers; the session is not to be used after that."""
         if self._closed:
             return
-        self._work.finish()
         self._looking.stop()
+        try:
+            self.finish()
+        finally:
+            self._work.stop()
+            self._close()
+
+    def _close(self) -> None:
         self._leave()
         self._closed = True
         self.tracking = False

@@ -23,6 +23,7 @@ class SlicedWork:
     def __init__(self, done: Callable[[], object]) -> None:
         self._done = done
         self._waiting: deque[Iterator[object]] = deque()
+        self._working = False
         self._timer = single_shot(0, self._go_on)
 
     @property
@@ -37,8 +38,8 @@ class SlicedWork:
             self._go_on()
 
     def finish(self) -> None:
-        """Do all that is left now."""
-        if self.is_busy:
+        """Do all that is left now; nothing where it is asked for by the work itself."""
+        if self.is_busy and not self._working:
             self._go_on(float("inf"))
 
     def stop(self) -> None:
@@ -50,15 +51,15 @@ class SlicedWork:
         until = time.monotonic() + (_SLICE if seconds is None else seconds)
         self._timer.start()  # goes on, after an error as well
         while self._waiting:
-            work = self._waiting[0]
+            work, ended = self._waiting[0], True
+            self._working = True
             try:
                 ended = next(work, work) is work
-            except BaseException:
-                self._waiting.popleft()
-                raise
-            if ended:
-                self._waiting.popleft()
-            elif time.monotonic() >= until:
+            finally:
+                self._working = False
+                if ended and work in self._waiting:  # it may have been stopped meanwhile
+                    self._waiting.remove(work)
+            if not ended and time.monotonic() >= until:
                 return
         self._timer.stop()
         self._done()

@@ -317,9 +317,13 @@ class SurgSam2Widget(QWidget):
         """End the session; its layers stay."""
         if self.session is None:
             return
-        self.keeper.flush()
-        session, self.session = self.session, None
-        session.close()
+        session = self.session
+        try:
+            session.finish()
+            self.keeper.flush()
+        finally:
+            self.session = None
+            session.close()
         self._end_activity()
         self.review.clear()
         c = self.controls
@@ -610,6 +614,8 @@ class SurgSam2Widget(QWidget):
             application.aboutToQuit.connect(self._keep_now)
 
     def _keep_now(self) -> None:
+        if self.session is not None:
+            self.session.finish()
         self.keeper.flush()
 
     def event(self, event: QEvent | None) -> bool:

@@ -83,6 +83,8 @@ class FrameEncoder:
 
     def features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
         """Return the features of a frame; `image` is what `image` made of it, where it has been read."""
+        if self._views is not None and self._views[0] != frame:
+            self._views = None
         features = self.cache.get(frame)
         if features is None:
             if image is None:

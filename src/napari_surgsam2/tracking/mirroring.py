@@ -67,8 +67,8 @@ def decode_views(
     Returns
     -------
     Decoded
-        Mask logits are averages that give the more weight to a view the higher the IoU that it predicts;
-        scores and predicted IoUs are averaged likewise.
+        Mask logits are averages of the views that see the object, with the more weight the higher the IoU
+        that a view predicts; scores and predicted IoUs are averaged likewise, over all views.
     """
     seen = []
     for axes, features in views:
@@ -78,14 +78,20 @@ def decode_views(
         decoded = network.decode(image, features, turned, labels, start, obey_clicks)
         seen.append(decoded._replace(logits=decoded.logits.flip(axes)) if axes else decoded)
     logits, _, score, iou = (torch.stack(x) for x in zip(*seen, strict=True))
-    worth = iou
-    if obey_clicks:
-        counts = [contradicted_clicks(d.logits, xy, labels) for d in seen]
-        worth = iou - CONTRADICTION * torch.stack(counts)
+    counts = torch.stack([contradicted_clicks(d.logits, xy, labels) for d in seen])
+    worth = iou - CONTRADICTION * counts if obey_clicks else iou
     weights = (_SHARPNESS * worth).softmax(dim=0)
+    # A view that sees no object has no mask of it.
+    masked = weights * (score > 0)
+    masked = masked / masked.sum(0).clamp(min=torch.finfo(weights.dtype).tiny)
+    mean = (masked[..., None, None] * logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)).sum(0)
+    if obey_clicks:  # where the mean contradicts more clicks than the best view, that one is taken
+        best = (worth + torch.where(score > 0, 0.0, -100.0)).argmax(dim=0)
+        alone = logits.take_along_dim(best[None, ..., None, None], dim=0)[0]
+        worse = contradicted_clicks(mean, xy, labels) > counts.take_along_dim(best[None], dim=0)[0]
+        mean = torch.where(worse[..., None, None], alone, mean)
     score, iou = (weights * score).sum(0), (weights * iou).sum(0)
     present = score > 0
-    mean = (weights[..., None, None] * logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)).sum(0)
     # Where the frame as it is shows no object, another view tells what it looks like.
     pointer = seen[0].pointer
     for other in seen[1:]:

@@ -190,6 +190,8 @@ class _Clips(Dataset[TrainingClip | SurgSam2Error]):
 
 def _end(workers: Sequence[BaseProcess]) -> None:
     """End workers that are left: Python waits for them when it ends, and they ignore its SIGTERM."""
+    if hasattr(signal, "SIGCHLD"):  # torch would say that they were killed
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in workers:
         worker.kill()
 

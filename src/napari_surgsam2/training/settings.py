@@ -497,7 +497,7 @@ class AugmentationSettings(_Table):
         0 to 1: turns by up to 90 degrees times this, scales by up to a factor of 1 plus this, and shears by
         up to this; 0 is off.
     letterbox : float
-        Probability that a clip is made narrower, black bars beside it, as endoscopes are often recorded.
+        Probability that a clip is made narrower, dark bars beside it, as endoscopes are often recorded.
     colour : float
         0 to 1: strength of changes of brightness, contrast, saturation and hue; 0 is off.
     gray : float

@@ -192,7 +192,7 @@ class Unroller:
                 prompted = t == 0 or t in corrected
                 if not rounds:
                     share = course.wrong_start if t == 0 else self._prompts.wrong_memories
-                    decoded = self._misremembered(decoded, frame, course.masks(t)[1], batch.clip, share, rng)
+                    decoded = self._misremembered(batch, t, decoded, frame, course.masks(t)[1], share, rng)
                 memories.append(self._memorize(int(numbers[t]), prompted, frame, decoded))
         self._prompt_anew(batch, features, rng, out)
         return out
@@ -202,7 +202,8 @@ class Unroller:
     ) -> None:
         """Prompt and correct objects in some of the later frames as well, as if nothing had come before."""
         network = self._network
-        later = range(1, len(batch.frames))
+        known = (batch.annotated & batch.masks.flatten(2).any(2))[1:].any(1)
+        later = 1 + np.flatnonzero(known.cpu().numpy())
         count = min(self._prompts.prompted_anew, len(later))
         click, box, _ = self._prompts.shares
         if not count or not click + box:
@@ -211,16 +212,14 @@ class Unroller:
             frame = FrameFeatures(*(x[t][batch.clip] for x in features))
             kind = "click" if rng.random() * (click + box) < click else "box"
             masks, there = batch.masks[t], batch.masks[t].flatten(1).any(1)
-            if not there.any():
-                continue
             # Who is not there is prompted somewhere as well, and counts nowhere.
             xy, labels = self._prompt(kind, torch.where(there[:, None, None], masks, masks[there][:1]), rng)
-            image, known = network.without_memory(frame), batch.annotated[t] & there
+            image, counting = network.without_memory(frame), batch.annotated[t] & there
             candidates = network.candidates(image, frame, xy, labels)
-            out.losses.append(mask_losses(candidates, soft_targets(masks), known))
+            out.losses.append(mask_losses(candidates, soft_targets(masks), counting))
             decoded = network.choose(candidates)
             rounds = int(rng.integers(self._prompts.corrections + 1))
-            self._correct(decoded, frame, image, (xy, labels), masks, known, rounds, rng, out)
+            self._correct(decoded, frame, image, (xy, labels), masks, counting, rounds, rng, out)
 
     def _prompt(self, kind: str, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Prompt each of the masks (N, S, S) with a click or a box: positions (N, P, 2) and labels (N, P)."""
@@ -341,30 +340,35 @@ class Unroller:
 
         Returns also which they are, (N,) bool.
         """
-        count = len(decoded.logits)
-        chosen = torch.from_numpy(rng.random(count) < share).to(decoded.logits.device)
         if not share:
-            return decoded, chosen
+            return decoded, torch.zeros_like(decoded.score[:, 0], dtype=torch.bool)
+        chosen = torch.from_numpy(rng.random(len(decoded.logits)) < share).to(decoded.logits.device)
         wrong = mistaken_masks(masks, clip, rng).to(decoded.logits.dtype)
         logits = torch.where(chosen[:, None, None, None], wrong, decoded.logits)
         return decoded._replace(logits=logits), chosen
 
     def _misremembered(
         self,
+        batch: Batch,
+        t: int,
         decoded: Decoded,
         frame: FrameFeatures,
         masks: Tensor,
-        clip: Tensor,
         share: float,
         rng: np.random.Generator,
     ) -> Decoded:
         """Make a share of the masks of a frame wrong, with the pointers and scores of what they show.
 
-        With those of the true masks beside them the network could tell which memories are wrong.
+        Only of objects whose truth is known. With those of the true masks beside them the network could tell
+        which memories are wrong.
         """
-        decoded, chosen = self._mistaken(decoded, masks, clip, share, rng)
+        made, chosen = self._mistaken(decoded, masks, batch.clip, share, rng)
+        chosen = chosen & batch.annotated[t]
         if not chosen.any():
             return decoded
+        decoded = decoded._replace(
+            logits=torch.where(chosen[:, None, None, None], made.logits, decoded.logits)
+        )
         at = FrameFeatures(*(x[chosen] for x in frame))
         shown = F.interpolate(decoded.logits[chosen], masks.shape[-2:], mode="bilinear") > 0
         given = self._network.decode_given_mask(at, shown)
