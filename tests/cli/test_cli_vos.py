@@ -98,6 +98,17 @@ def test_ids_and_palettes_are_kept(vos, data: Path) -> None:
             assert set(np.unique(np.array(image)).tolist()) <= {0, 4, 7}
 
 
+def test_ids_beyond_the_palette_of_the_first_annotation_are_kept(
+    vos, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow would pack them into as many bits as the palette needs."""
+    monkeypatch.setattr(vos_module, "_palette_of", lambda _: voc_palette()[:2].tobytes())
+
+    vos()
+
+    assert (read(data / "results" / "b")[2] == 7).any()
+
+
 def test_what_is_complete_is_skipped_and_still_scored(vos, data: Path) -> None:
     first = vos("--gt-root", "Annotations")
     before = snapshot(data / "results")

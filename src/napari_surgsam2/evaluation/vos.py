@@ -357,7 +357,8 @@ def _write_pngs(
         with writing(target):
             temporary.mkdir()
             for t, picture in enumerate(sequence.pictures):
-                _png(np.asarray(labels[t]), palette).save(temporary / f"{picture.stem}.png")
+                # Pillow packs pixels by the palette's length, which ids may exceed.
+                _png(np.asarray(labels[t]), palette).save(temporary / f"{picture.stem}.png", bits=8)
             if target.exists():
                 target.rename(aside)
             temporary.rename(target)
@@ -381,7 +382,8 @@ def _png(labels: NDArray[Any], palette: bytes | None) -> Image.Image:
             )
         return Image.fromarray(labels.astype(np.uint16))
     image = Image.fromarray(labels)
-    image.putpalette(palette or voc_palette().tobytes())
+    own, all_colours = palette or b"", voc_palette().tobytes()
+    image.putpalette(own + all_colours[len(own) :])
     return image
 
 

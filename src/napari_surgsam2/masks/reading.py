@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_surgsam2.errors import UsageError
 
+from ._arrays import as_labels
 from .coco import CocoLabels
 from .export import SOFTWARE
 
@@ -108,7 +109,7 @@ def _open_folder(source: Path) -> Any:
             raise UsageError(
                 f"{files[t]} has shape {frame.shape}; it must be {first.shape}, as {files[0].name}."
             )
-        return frame.astype(first.dtype, copy=False)
+        return as_labels(frame, first.dtype, first.shape, str(files[t]))
 
     return _lazy(read, (len(files), *first.shape), first.dtype)
 
