@@ -637,6 +637,7 @@ def test_an_object_that_is_painted_away_has_left():
         click(session, middle(MASKS))
         track(session)
         assert session.canvas.frame(1).any()
+        session.labels.contiguous = False
         session.labels.fill((1, *map(int, in_pixels([middle(MASKS, 1)])[0][1:])), 0)
         session.go_to(1)
         session.use_painted()
