@@ -99,8 +99,8 @@ class TrackingSettings(_Settings):
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, and take the average of the masks, for
         three more encodings of that frame. Only where the object was not tracked through the frame yet, so
-        that no memories tell of it there. "auto" does so with small convolutional networks such as `nano`, whose masks gain by it;
-        SAM 2 does not.
+        that no memories tell of it there. "auto" does so with small convolutional networks such as `nano`,
+        whose masks gain by it; SAM 2 does not.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int
