@@ -385,13 +385,13 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
         del settings[how]
     image_size = job.model.image_size if isinstance(job.model, Model) else job.image_size
     return {
-        "video": _file_identity(video.path),
+        "video": file_identity(video.path),
         "video_shape": list(video.shape),
         "video_part": video.part,
         "video_pixels": _pixels_identity(video, min(prompt.frame for prompt in prompts)),
         "contrast_limits": None if video.contrast_limits is None else list(video.contrast_limits),
         "prompts": prompts_to_dict(prompts),
-        "model": _file_identity(model),
+        "model": file_identity(model),
         "image_size": image_size,
         "settings": settings,
         "direction": job.direction,
@@ -404,8 +404,11 @@ def _pixels_identity(video: Video, frame: int) -> str:
     return hashlib.sha256(video.raw(frame).tobytes()).hexdigest()[:16]
 
 
-def _file_identity(path: str | Path | None) -> str | None:
-    """Return an absolute path with size and time of change, of a file; anything else as it is."""
+def file_identity(path: str | Path | None) -> str | None:
+    """Return what tells a file from others: its absolute path with size and time of change.
+
+    What is no file, such as the name of a model, is returned as it is.
+    """
     if path is None or not Path(path).is_file():
         return None if path is None else str(path)
     status = Path(path).stat()

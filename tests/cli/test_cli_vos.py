@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -157,13 +159,82 @@ def test_an_interrupted_run_goes_on(vos, data: Path, monkeypatch: pytest.MonkeyP
     outcome = vos()
     assert outcome.code == 130
     assert "Go on with the same command" in outcome.err
-    assert sorted(p.name for p in (data / "results").iterdir()) == [".b.zarr", "a", "vos.json"]
+    work, *rest = sorted(p.name for p in (data / "results").iterdir())
+    assert re.fullmatch(r"\.b\.[0-9a-f]{8}\.zarr", work)
+    assert rest == ["a", "vos.json"]
 
     stop["now"] = False
     assert vos().code == 0
     assert sorted(p.name for p in (data / "results").iterdir()) == ["a", "b", "vos.json"]
     for video in "ab":
         np.testing.assert_array_equal(read(data / "results" / video), read(data / "whole" / video))
+
+
+def test_making_all_again_goes_on_after_an_interruption(
+    vos, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the results before is replaced too, and what was tracked of them not taken for new."""
+    expected = vos("--output-dir", "whole", "--prompt", "box")
+    assert expected.code == 0
+    write = vos_module._write_pngs
+    stop = {"now": True}
+
+    def stopping(target: Path, *arguments, **options) -> None:
+        if target.name == "b" and stop["now"]:
+            raise KeyboardInterrupt
+        write(target, *arguments, **options)
+
+    vos()
+    monkeypatch.setattr(vos_module, "_write_pngs", stopping)
+    (data / "results" / "b").rename(data / "kept")
+    assert vos().code == 130  # tracked by masks, and not written
+    (data / "kept").rename(data / "results" / "b")
+    assert vos("--prompt", "box", "--force").code == 130
+
+    stop["now"] = False
+    made = snapshot(data / "results" / "a")
+    outcome = vos("--prompt", "box")
+    assert outcome.code == 0
+    assert "a: there already" in outcome.err
+    assert snapshot(data / "results" / "a") == made
+    assert sorted(p.name for p in (data / "results").iterdir()) == ["a", "b", "vos.json"]
+    for video in "ab":
+        np.testing.assert_array_equal(read(data / "results" / video), read(data / "whole" / video))
+
+
+def test_results_of_another_video_are_not_kept_as_new_ones(vos, data: Path) -> None:
+    """Making one video again in another way leaves those of the others outdated."""
+    vos()
+    before = snapshot(data / "results" / "b")
+    (data / "list.txt").write_text("a\n")
+    assert vos("--force", "--prompt", "box", "--video-list", "list.txt").code == 0
+    assert snapshot(data / "results" / "b") == before
+
+    assert vos("--prompt", "box").code == 0
+    assert snapshot(data / "results" / "b") != before
+
+
+def test_another_checkpoint_of_the_same_name_is_another_model(
+    vos, data: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine.safetensors"
+    model.write_bytes(tiny_checkpoint.read_bytes())
+    assert vos("--model", model).code == 0
+    os.utime(model, (0, 0))
+    outcome = vos("--model", model)
+    assert (outcome.code, "made differently: model was" in outcome.err) == (1, True)
+
+
+@pytest.mark.parametrize("record", [None, "", "[]", "{", '{"run": {}}'])
+def test_results_that_nobody_knows_the_making_of_are_not_taken(record: str | None, vos, data: Path) -> None:
+    vos()
+    path = data / "results" / "vos.json"
+    path.unlink() if record is None else path.write_text(record)
+    before = snapshot(data / "results")
+    outcome = vos()
+    assert (outcome.code, "no vos.json that says how they were made" in outcome.err) == (1, True)
+    assert snapshot(data / "results") == before
+    assert vos("--force").code == 0
 
 
 def test_tracking_that_was_stopped_goes_on(data: Path, tiny_model) -> None:
@@ -220,7 +291,9 @@ def test_mistakes_are_told_before_anything_is_done(arguments, says: str, vos, da
 
 
 def test_strange_results_are_left_alone(vos, data: Path) -> None:
-    (data / "results" / "b").mkdir(parents=True)
+    (data / "list.txt").write_text("a\n")
+    vos("--video-list", "list.txt")
+    (data / "results" / "b").mkdir()
     (data / "results" / "b" / "00000.png").write_bytes(b"mine")
     outcome = vos()
     assert outcome.code == 1

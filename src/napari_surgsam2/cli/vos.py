@@ -63,7 +63,8 @@ def vos(
 ) -> None:
     """Segment every video of a VOS data set from the first masks of its objects, and score the result.
 
-    Results that are there already are left as they are; after an interruption the same command goes on.
+    Results that are there already are left as they are; after an interruption the same command, without
+    --force, goes on.
     """
     settings = TrackingSettings(pruning=PruningSettings(prune_frames=prune_frames), precision=precision.value)
     from napari_surgsam2.evaluation import pair_labels
@@ -92,8 +93,9 @@ def vos(
             require_videos(gt_root, names)
         progress.on_found(names)
 
+    again = ", without --force" if force else ""
     with (
-        interruption_says("Stopped at once; what is done is kept. Go on with the same command."),
+        interruption_says(f"Stopped at once; what is done is kept. Go on with the same command{again}."),
         frame_progress() as progress.bar,
         interruptible(lambda: progress.is_tracking) as should_stop,
     ):

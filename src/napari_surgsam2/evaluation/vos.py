@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -26,7 +27,7 @@ from napari_surgsam2.masks import (
     voc_palette,
     writing,
 )
-from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, run_job
+from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, file_identity, run_job
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, central_position
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import FrameResult
@@ -36,7 +37,7 @@ from napari_surgsam2.video.folder import open_pictures
 from .vos_folder import VosSequence, files_in, find_sequences, read_annotation, require_same_size
 
 RECORD_NAME = "vos.json"
-_RECORD_VERSION = 1
+_RECORD_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class VosJob:
     output_dir : path
         Gets a folder of PNGs for each video, one for each picture and named like it, with the numbers and
         the palette of the annotations; and `vos.json`, how they were made. A video's folder appears when it
-        is complete. What is there already is left as it is, and an interrupted video gone on with.
+        is complete. What was made the same way is left as it is, and an interrupted video gone on with.
     prompt : PromptKind or str
         See `PromptKind.parse`.
     videos : sequence of str or path, optional
@@ -109,7 +110,7 @@ class VosJob:
     settings : TrackingSettings
         Of tracking.
     overwrite : bool
-        Make all results again.
+        Make all results again. If that is interrupted, the same job without it makes those that are left.
     """
 
     video_dir: str | os.PathLike[str]
@@ -195,9 +196,10 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
     for folder in (images, masks):
         if output.is_relative_to(folder):
             raise UsageError(f"The output '{output}' is inside the input '{folder}'; choose another folder.")
-    record = _Record.open(output, _identity(job, images, masks, prompt), job.overwrite)
-    done = {s.name for s in sequences if not job.overwrite and _is_complete(output / s.name, s)}
-    say.found([s.name for s in sequences])
+    names = [s.name for s in sequences]
+    record = _Record.open(output, _identity(job, images, masks, prompt), job.overwrite, names)
+    done = {s.name for s in sequences if not record.is_outdated(s.name) and _is_complete(output / s.name, s)}
+    say.found(names)
     model: Model | None = None
     for sequence in sequences:
         if sequence.name in done:
@@ -270,26 +272,34 @@ def _segment(
     record: _Record,
 ) -> VosOutcome:
     prompts, palette = first_prompts(sequence, prompt)
-    target, work = output / sequence.name, output / f".{sequence.name}.zarr"
+    target, work = output / sequence.name, output / f".{sequence.name}.{record.digest}.zarr"
     video = open_pictures(sequence.pictures, sequence.pictures[0].parent, sequence.name, None)
     labels: Any
+    speed: float | None = None
     try:
         _check_sizes(sequence, video)
         if prompts:
             speed = _track(video, prompts, work, model, job, say)
-            if speed is not None:
-                record.add(sequence.name, speed)
             labels = read_labels(work)
         else:
             labels = np.broadcast_to(np.uint8(0), video.shape)
     finally:
         video.close()
-    _write_pngs(target, labels, sequence, palette, overwrite=job.overwrite)
-    shutil.rmtree(work, ignore_errors=True)
+    _write_pngs(target, labels, sequence, palette, overwrite=record.is_outdated(sequence.name))
+    record.add(sequence.name, speed)
+    _remove_work(output, sequence.name)
     ids = tuple(sorted({p.object_id for p in prompts}))
     return VosOutcome(
         sequence.name, target, len(sequence.pictures), ids, record.speed(sequence.name), skipped=False
     )
+
+
+def _remove_work(output: Path, name: str) -> None:
+    """Remove what was tracked of a video and is in PNGs now, or was made in another way."""
+    work = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.zarr(\.partial\.zarr)?")
+    for entry in _entries(output):
+        if work.fullmatch(entry.name):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _check_sizes(sequence: VosSequence, video: Video) -> None:
@@ -323,8 +333,9 @@ def _track(
     except AlreadyCompleteError:
         return None
     except TrackingInterruptedError as error:
+        again = ", without --force" if job.overwrite else ""
         raise TrackingInterruptedError(
-            f"Stopped in the video '{video.name}'; what is done is kept. Go on with the same command."
+            f"Stopped in the video '{video.name}'; what is done is kept. Go on with the same command{again}."
         ) from error
     return outcome.frames_tracked / outcome.seconds if outcome.seconds else None
 
@@ -398,61 +409,95 @@ def _identity(job: VosJob, images: Path, masks: Path, prompt: PromptKind) -> dic
         "video_dir": str(images),
         "mask_dir": str(masks),
         "prompt": str(prompt),
-        "model": str(Path(model).absolute()) if Path(model).is_file() else str(model),
+        "model": file_identity(model),
         "image_size": size,
         "settings": settings,
     }
 
 
 class _Record:
-    """`vos.json`: how the results of a folder were made, and how fast; written anew whenever it changes."""
+    """`vos.json`: how the results of a folder were made, and how fast; written anew whenever it changes.
 
-    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+    Results that were there when others were asked for are outdated until they are replaced.
+    """
+
+    def __init__(self, path: Path, run: dict[str, Any], speeds: dict[str, float], outdated: set[str]) -> None:
         self._path = path
-        self._values = values
+        self._run = run
+        self._speeds = speeds
+        self._outdated = outdated
+        self.digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod
-    def open(cls, folder: Path, identity: dict[str, Any], overwrite: bool) -> _Record:
+    def open(cls, folder: Path, identity: dict[str, Any], overwrite: bool, names: Sequence[str]) -> _Record:
         """Make a folder for results, or look whether those in it were made the same way.
+
+        `names` are those of the videos whose results are to be replaced, with `overwrite`.
 
         Raises
         ------
         OutputError
-            If they were not, and are not to be replaced, or the folder cannot be made.
+            If they were made differently or nobody knows how, and are not to be replaced, or the folder
+            cannot be made.
         """
         path = folder / RECORD_NAME
-        plain = json.loads(json.dumps(identity))
+        run = json.loads(json.dumps(identity))
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        old: dict[str, Any] | None = None
-        if not overwrite:
-            with contextlib.suppress(OSError, ValueError):
-                old = json.loads(path.read_text(encoding="utf-8"))
-        if old is not None:
-            before = old.get("run", {})
-            if changed := [key for key in plain if before.get(key) != plain[key]]:
-                key = changed[0]
+        there = {e.name for e in _entries(folder) if e.is_dir() and not e.name.startswith(".")}
+        old = cls._read(path)
+        if old is None or old._run != run:
+            if not overwrite and old is not None:
+                key = next(key for key in run | old._run if run.get(key) != old._run.get(key))
                 raise OutputError(
-                    f"The results in {folder} were made differently: {key} was {before.get(key)!r}, and is "
-                    f"now {plain[key]!r}. Choose another output, or make them anew with --force."
+                    f"The results in {folder} were made differently: {key} was {old._run.get(key)!r}, and is "
+                    f"now {run.get(key)!r}. Choose another output, or make them anew with --force."
                 )
-            return cls(path, old)
-        record = cls(path, {"version": _RECORD_VERSION, "run": plain, "videos": {}})
+            if not overwrite and (unknown := sorted(there & set(names))):
+                raise OutputError(
+                    f"{folder} holds results, such as {unknown[0]}, and no {RECORD_NAME} that says how they "
+                    "were made. Choose another output, or make them anew with --force."
+                )
+            record = cls(path, run, {}, there)
+        else:
+            again = there & set(names) if overwrite else set()
+            record = cls(path, run, old._speeds, old._outdated | again)
         record._write()
         return record
 
+    @classmethod
+    def _read(cls, path: Path) -> _Record | None:
+        """Return the record, None if there is none or it is damaged."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            speeds = {str(video): float(speed) for video, speed in values["videos"].items()}
+            return cls(path, dict(values["run"]), speeds, set(values.get("outdated", ())))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def is_outdated(self, video: str) -> bool:
+        """Whether the result of a video that is there is to be replaced."""
+        return video in self._outdated
+
     def speed(self, video: str) -> float | None:
         """Return the frames per second of a video, if they are known."""
-        speed = self._values["videos"].get(video)
-        return None if speed is None else float(speed)
+        return self._speeds.get(video)
 
-    def add(self, video: str, frames_per_second: float) -> None:
-        """Note a video that is done."""
-        self._values["videos"][video] = round(frames_per_second, 3)
+    def add(self, video: str, frames_per_second: float | None) -> None:
+        """Note a video that is done, with its speed if it was tracked now."""
+        if frames_per_second is not None:
+            self._speeds[video] = round(frames_per_second, 3)
+        self._outdated.discard(video)
         self._write()
 
     def _write(self) -> None:
+        values = {
+            "version": _RECORD_VERSION,
+            "run": self._run,
+            "videos": self._speeds,
+            "outdated": sorted(self._outdated),
+        }
         temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.tmp")
         with writing(self._path):
-            temporary.write_text(json.dumps(self._values, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             temporary.replace(self._path)
