@@ -18,6 +18,7 @@ from napari_surgsam2 import checkpoints, pipeline
 from napari_surgsam2.batch import Job, JobError, JobEvent, load_jobs, run_batch, worker
 from napari_surgsam2.batch.cluster import ClusterError, plan_workers
 from napari_surgsam2.batch.dispatch import Run
+from napari_surgsam2.batch.report import BatchReport, JobResult, ReportFolder
 from napari_surgsam2.batch.jobs import named_apart
 from napari_surgsam2.errors import OutputError, UsageError
 from tests.helpers.clips import moving_blobs
@@ -353,6 +354,47 @@ class TestRunning:
         assert replaced.counts == {"done": 2}
         assert (archive / "out" / "masks0.tif").read_bytes() != old
 
+    def test_replacing_outputs_goes_on_after_an_interruption(self, archive: Path, client) -> None:
+        """What was not replaced yet is not taken for what was asked for, and what was is left alone."""
+        jobs = jobs_of(archive)
+        (archive / "out").mkdir()
+        for job in jobs:
+            tifffile.imwrite(job.output, np.zeros((5, 64, 64), np.uint8))
+        seen: list[JobEvent] = []
+        stopped = run_batch(
+            jobs,
+            client,
+            device="cpu",
+            overwrite=True,
+            on_event=seen.append,
+            should_stop=lambda: any(e.status == "done" for e in seen),
+        )
+        done = {r.output for r in stopped.results if r.status == "done"}
+        assert len(done) < 3
+
+        again = run_batch(jobs, client, device="cpu", resume=True)
+
+        assert {r.output for r in again.results if r.status == "skipped"} == done
+        assert again.counts == {"skipped": len(done), "done": 3 - len(done)}
+        assert all(tifffile.imread(job.output).any() for job in jobs)
+        assert sorted(f.name for f in (archive / "out").iterdir()) == [f"masks{i}.tif" for i in range(3)]
+
+    def test_a_report_that_cannot_be_written_meanwhile_ends_nothing(
+        self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> str:
+            raise OutputError("No space left")
+
+        monkeypatch.setattr("napari_surgsam2.batch.dispatch._SECONDS_BETWEEN_REPORTS", -1)
+        monkeypatch.setattr(ReportFolder, "write_json", full)
+        monkeypatch.setattr(ReportFolder, "keep_sheet", full)
+        monkeypatch.setattr(ReportFolder, "write", lambda *_: None)
+
+        report = run_batch(jobs_of(archive, 2), client, device="cpu", report=archive / "report")
+
+        assert report.counts == {"done": 2}
+        assert "There is no contact sheet: No space left" in report.results[0].log
+
     def test_a_stopped_batch_keeps_what_is_done_and_goes_on(self, archive: Path, client) -> None:
         jobs = jobs_of(archive)
         tifffile.imwrite(archive / "clip0.tif", moving_blobs(60, 64, 64), photometric="rgb")
@@ -450,6 +492,14 @@ def test_without_dask_distributed_it_is_said_how_to_get_it(archive: Path, monkey
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match=r"pip install 'napari-surgsam2\[distributed\]'"):
         run_batch(jobs_of(archive, 1))
+
+
+def test_names_that_are_no_text_are_reported(tmp_path: Path) -> None:
+    name = os.fsdecode(b"clip\xff.tif")
+    folder = ReportFolder(tmp_path / "report")
+    result = JobResult(name=name, output=name, status="done", sheet=folder.keep_sheet(name, b"png"))
+    folder.write(BatchReport((result,), "now", 1.0))
+    assert "clip\\udcff.tif" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_error_of_a_job_survives_pickling() -> None:

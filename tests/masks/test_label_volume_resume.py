@@ -16,6 +16,7 @@ import pytest
 
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.masks import AlreadyCompleteError, LabelVolume, export, read_labels
+from napari_surgsam2.masks._partial import mark_outdated
 
 SHAPE = (6, 8, 10)
 RUN: dict[str, Any] = {"video": "clip.mp4", "settings": {"prune_frames": 2, "model": "nano"}}
@@ -112,6 +113,20 @@ def test_the_permission_to_replace_is_remembered(tmp_path: Path) -> None:
     interrupt(output, overwrite=True)
     create(output, resume=True).finish()
     assert np.asarray(read_labels(output)[0]).max() == 1
+
+
+def test_an_output_that_is_to_be_replaced_is_remembered_until_it_is(tmp_path: Path) -> None:
+    output = export(tmp_path / "masks.tif", np.full(SHAPE, 3, dtype=np.uint8))
+    mark_outdated(output)
+    with pytest.raises(OutputError, match="exists already"):
+        create(output)
+    create(output, resume=True).close()  # as if it had been stopped before its first frame
+    interrupt(output, resume=True)
+    create(output, resume=True).finish()
+    assert np.asarray(read_labels(output)[0]).max() == 1
+    with pytest.raises(AlreadyCompleteError):
+        create(output, resume=True)
+    assert [f.name for f in tmp_path.iterdir()] == ["masks.tif"]
 
 
 def test_an_output_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_surgsam2.checkpoints import ensure_downloaded
 from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES, registry_entry
-from napari_surgsam2.errors import CheckpointError
+from napari_surgsam2.errors import CheckpointError, OutputError
 from napari_surgsam2.project import Project
 
 from .cluster import Plan, connected, local_client
@@ -178,7 +178,8 @@ class Run:
             job=self._jobs[index],
             device=self._device,
             resume=self._resume or again,
-            overwrite=self._overwrite,
+            # What was replaced before its process was lost is no more marked as outdated.
+            overwrite=self._overwrite and not again,
             again=again,
             sheet=self._folder is not None,
         )
@@ -294,7 +295,9 @@ class Run:
     ) -> None:
         self._states[index].result = result = self._result(index, status, earlier, facts=facts, reason=reason)
         if self._folder is not None and time.monotonic() - self._reported > _SECONDS_BETWEEN_REPORTS:
-            self._folder.write_json(self.report())
+            # A disk that is full or away now must not end the batch; at the end the report is written again.
+            with contextlib.suppress(OutputError):
+                self._folder.write_json(self.report())
             self._reported = time.monotonic()
         self._tell(index, status, result.reason)
 
@@ -318,7 +321,10 @@ class Run:
             sheet = facts.sheet
             values["sheet"] = None
             if sheet is not None and self._folder is not None:
-                values["sheet"] = self._folder.keep_sheet(job.output, sheet)
+                try:
+                    values["sheet"] = self._folder.keep_sheet(job.output, sheet)
+                except OutputError as error:
+                    state.log.append(f"There is no contact sheet: {error}")
         if earlier is None:
             values |= {"attempts": state.begun, "log": tuple(state.log)}
         values["reason"] = reason or values.get("reason", "")

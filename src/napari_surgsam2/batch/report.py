@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -212,7 +213,7 @@ class ReportFolder:
 
     def keep_sheet(self, output: str, png: bytes) -> str:
         """Write a contact sheet; return its path in the folder."""
-        name = f"{SHEETS_NAME}/{hashlib.sha256(output.encode()).hexdigest()[:16]}.png"
+        name = f"{SHEETS_NAME}/{hashlib.sha256(os.fsencode(output)).hexdigest()[:16]}.png"
         with writing(self.folder):
             _replace(self.folder / name, [png])
         return name
@@ -226,7 +227,9 @@ class ReportFolder:
         """Write all of the report, each file in one step."""
         self.write_json(report)
         with writing(self.folder / HTML_NAME):
-            _replace(self.folder / HTML_NAME, (part.encode() for part in self._page(report)))
+            # Names of files need not be text.
+            page = (part.encode(errors="backslashreplace") for part in self._page(report))
+            _replace(self.folder / HTML_NAME, page)
 
     def _page(self, report: BatchReport) -> Iterator[str]:
         """Yield the page bit by bit, so that it need not be in memory with all its pictures."""

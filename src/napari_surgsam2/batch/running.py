@@ -9,6 +9,7 @@ from typing import Any
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.masks import writing
 from napari_surgsam2.masks._files import is_taken
+from napari_surgsam2.masks._partial import mark_outdated, partial_folder
 
 from .cluster import plan_workers, require_distributed
 from .dispatch import JobEvent, Run
@@ -55,7 +56,7 @@ def run_batch(
     resume : bool
         Leave alone what is complete, go on with what was interrupted, and do the rest.
     overwrite : bool
-        Replace existing outputs.
+        Replace existing outputs. If the batch is interrupted, `resume` alone replaces those that are left.
     report : path, optional
         A folder for `report.json`, and `report.html` with a contact sheet of each video.
     on_event : callable
@@ -110,6 +111,8 @@ def run_batch(
     for job in jobs:
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite and is_taken(job.target):
+            mark_outdated(job.target)
     folder = None if report is None else ReportFolder(report)
     run = Run(jobs, retries, device, resume, overwrite, folder, on_event, should_stop)
     for index in range(len(jobs)):
@@ -124,15 +127,15 @@ def run_batch(
 
 
 def _is_complete(job: Job) -> bool:
-    return is_taken(job.target) and not _partial(job).exists()
-
-
-def _partial(job: Job) -> Path:
-    return job.target.with_name(f"{job.target.name}.partial.zarr")
+    return is_taken(job.target) and not partial_folder(job.target).exists()
 
 
 def _refuse_existing(jobs: Sequence[Job]) -> None:
-    there = [job.output for job in jobs if is_taken(job.target) or (_partial(job) / "run.json").exists()]
+    there = [
+        job.output
+        for job in jobs
+        if is_taken(job.target) or (partial_folder(job.target) / "run.json").exists()
+    ]
     if there:
         more = "" if len(there) <= _NAMES_SHOWN else f" and {len(there) - _NAMES_SHOWN} more"
         raise OutputError(

@@ -21,6 +21,7 @@ import numpy as np
 from napari_surgsam2.errors import CheckpointError, OutputError, SurgSam2Error, UsageError, VideoError
 from napari_surgsam2.masks import AlreadyCompleteError, SheetFrame, contact_sheet
 from napari_surgsam2.masks._lock import FolderLock
+from napari_surgsam2.masks._partial import partial_folder
 from napari_surgsam2.project import Project
 from napari_surgsam2.prompts import (
     Point,
@@ -293,7 +294,7 @@ def _wait_for_lock(target: Path, is_stopped: Callable[[], bool]) -> None:
     The news that it is gone may be here before the operating system has put all of it away. Who holds the
     lock for longer is alive, which `run_job` says.
     """
-    folder = target.with_name(f"{target.name}.partial.zarr")
+    folder = partial_folder(target)
     until = time.monotonic() + _SECONDS_FOR_LOCK
     while folder.exists() and time.monotonic() < until and not is_stopped():
         try:

@@ -113,8 +113,9 @@ def batch(
     )
     folder = report or _report_folder(jobs, output_dir)
     progress = BatchProgress(chosen)
+    again = "--resume in place of --force" if force else "--resume"
     with (
-        interruption_says("Stopped; what is done is kept. Go on with the same command and --resume."),
+        interruption_says(f"Stopped; what is done is kept. Go on with the same command and {again}."),
         step_progress() as progress.bar,
         interruptible(lambda: progress.is_running) as should_stop,
     ):
@@ -135,7 +136,7 @@ def batch(
     if outcome.stopped:
         raise InterruptedRunError(
             "Stopped before all videos were done; what is done is kept. Go on with the same command and "
-            "--resume."
+            f"{again}."
         )
     if outcome.failed:
         raise typer.Exit(1)

@@ -9,7 +9,8 @@
 - `lock`, see `FolderLock`;
 - `publishing`, a mark set just before the result is moved out: with the mark there and the result gone, the
   output is complete;
-- `replaced`, an old output on its way out.
+- `replaced`, an old output on its way out;
+- `outdated`, a mark that the output beside it is to be replaced: alone in the folder before that is begun.
 
 All else is replaced in one step, so that the folder can be gone on with whenever the process ends.
 """
@@ -31,6 +32,7 @@ from ._lock import LOCK_NAME, FolderLock
 
 _VERSION = 1
 _OWN_NAMES = ("labels", "result", "run.json", "done", "publishing", "replaced", "zarr.json")
+_OUTDATED = "outdated"
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -51,6 +53,28 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> An
         )
 
 
+def partial_folder(target: Path) -> Path:
+    """Return where the unfinished result lives whose output is `target`."""
+    return target.with_name(f"{target.name}.partial.zarr")
+
+
+def mark_outdated(target: Path) -> None:
+    """Note that an output is to be replaced, so that an interruption before its turn does not save it.
+
+    Raises
+    ------
+    OutputError
+        If another process is writing it, or the note cannot be written.
+    """
+    folder = partial_folder(target)
+    with writing(target):
+        lock = FolderLock(folder, target)
+        try:
+            (folder / _OUTDATED).touch()
+        finally:
+            lock.release()
+
+
 class Partial:
     """An unfinished volume on disk, locked by this process.
 
@@ -68,7 +92,7 @@ class Partial:
     def __init__(self, target: Path, kind: Format) -> None:
         self.target = target
         self.kind = kind
-        self.folder = target.with_name(f"{target.name}.partial.zarr")
+        self.folder = partial_folder(target)
         self._labels = self.folder / "labels"
         self._payload = self._labels if kind is Format.ZARR else self.folder / "result"
         self._overwrite = False
@@ -91,6 +115,11 @@ class Partial:
         return self._record is not None
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether the output that is there was marked to be replaced."""
+        return (self.folder / _OUTDATED).exists()
+
+    @property
     def state_path(self) -> Path:
         """The caller's own file."""
         return self.folder / "state"
@@ -105,6 +134,8 @@ class Partial:
             record = json.loads((self.folder / "run.json").read_bytes())
         except (FileNotFoundError, ValueError):
             record = None
+        if published:
+            remove(self.folder / _OUTDATED)
         if published or record is None:
             self._clear()
             return None
@@ -134,7 +165,7 @@ class Partial:
         record = {**_identity(shape, dtype, run), "overwrite": overwrite}
         with self.writing():
             self._clear()
-            if foreign := sorted({entry.name for entry in self.folder.iterdir()} - {LOCK_NAME}):
+            if foreign := sorted({e.name for e in self.folder.iterdir()} - {LOCK_NAME, _OUTDATED}):
                 raise OutputError(
                     f"{self.folder}, where the unfinished result belongs, contains {foreign[0]}; move that "
                     f"away."
@@ -226,6 +257,7 @@ class Partial:
             write_atomically(self.folder / "publishing", b"")
             aside = self.folder / "replaced"
             publish(self._payload, self.target, self.kind, overwrite=self._overwrite, aside=aside)
+            remove(self.folder / _OUTDATED)
             self._clear()
         self._lock.release()
 

@@ -109,6 +109,7 @@ class LabelVolume:
         if not target.parent.is_dir():
             check_target(target, kind, overwrite=overwrite)
         partial = Partial(target, kind)
+        overwrite = overwrite or (resume and partial.is_outdated)
         try:
             if partial.exists and resume:
                 partial.resume(sizes, dtype, run or {}, overwrite=overwrite)
