@@ -159,6 +159,30 @@ def test_a_frame_that_was_not_written_is_done_again(at, model, clip, expected, t
     np.testing.assert_array_equal(run_job(job).labels[:], expected)
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("left", [b"", b"half a chunk", None])
+def test_frames_that_a_power_cut_took_are_not_taken_for_background(
+    left: bytes | None, direction, model, clip, tmp_path
+) -> None:
+    job = TrackJob(
+        video=clip,
+        prompts=[ns.Point(10, 25, 20)],
+        model=model,
+        output=tmp_path / "masks.zarr",
+        direction=direction,
+        resume=True,
+    )
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, interrupt_after(3))
+    frame = 9 if direction == "backward" else 11
+    chunk = tmp_path / "masks.zarr.partial.zarr" / "labels" / "c" / str(frame) / "0" / "0"
+    chunk.unlink() if left is None else chunk.write_bytes(left)
+
+    with pytest.raises(OutputError, match=rf"1 frames are lost or damaged, such as frame {frame}.*--force"):
+        run_job(job)
+    assert run_job(dataclasses.replace(job, resume=False, overwrite=True)).frames_tracked
+
+
 @pytest.mark.parametrize("stops", [(3, 9, 8, 2), (20, 5)])
 def test_resuming_is_exact_past_the_memory_limit_too(stops, model, tmp_path) -> None:
     long_clip = moving_blobs(70)

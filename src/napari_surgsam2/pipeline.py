@@ -325,8 +325,16 @@ def _fill(
         tracker.add_prompts(prompts)
     propagation = tracker.propagate(job.direction, frames=job.frames, resume=resume)
     present = {object_id: np.zeros(len(volume), dtype=bool) for object_id in tracker.object_ids}
+    lost = set(propagation.settled_frames()) if resume is not None else set()
     for frame in np.flatnonzero(volume.done).tolist():
-        _note_presence(present, frame, volume[frame])
+        with contextlib.suppress(RuntimeError):  # a chunk that was written in part
+            _note_presence(present, frame, volume[frame])
+            lost.discard(frame)
+    if lost:
+        raise OutputError(
+            f"Of the interrupted run of {job.output} {len(lost)} frames are lost or damaged, such as frame "
+            f"{min(lost)}, perhaps by a power cut; start anew with --force (overwrite=True)."
+        )
     tracked = 0
     written: dict[str, Any] | None = None
     needed: NeededFrames | None = None

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_surgsam2 import Tracker, TrackingSettings
+from napari_surgsam2.errors import OutputError
 from napari_surgsam2.tracking.features import FeatureCache
 from napari_surgsam2.tracking.memory import FrameMemory, MemoryStore
 
@@ -105,6 +106,28 @@ def test_masks_do_not_depend_on_the_memory_limits(model, clip) -> None:
     for frame, logits in plenty.items():
         # reduced memories were rounded to half precision
         np.testing.assert_allclose(scarce[frame], logits, rtol=0, atol=2e-2 if frame < 100 else 0.2)
+
+
+def test_what_a_pass_keeps_does_not_grow_with_the_video(model, clip) -> None:
+    """Going forward before going backward, too."""
+    tracker = Tracker(model, np.tile(clip, (4, 1, 1, 1)))
+    tracker.add_points(3, 1, [(25, 20)])
+    kept = []
+
+    propagation = tracker.propagate("both")
+    for _ in propagation:
+        tracker.keep_only(propagation.needed_frames())
+        kept.append(len(set(tracker._store.frames(1))))
+
+    assert len(kept) > 80
+    assert max(kept) <= 2 * (2 * tracker._store.window + 1)
+
+
+def test_a_disk_that_memories_cannot_go_to_is_named(tmp_path) -> None:
+    store = MemoryStore(limit=0, window=WINDOW, path=tmp_path / "away" / "state.masks")
+    with pytest.raises(OutputError, match=r"cannot be kept in '.*state.masks'.*free space in '.*away'"):
+        for frame in range(20):
+            store.put(1, frame, memory())
 
 
 def test_only_memories_in_use_are_held_on_the_device(model, clip) -> None:

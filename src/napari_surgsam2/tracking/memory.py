@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import bisect
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from napari_surgsam2.errors import OutputError
 
 # SAM 2 clamps an earlier mask's logits to this range before it feeds them back.
 LOGIT_RANGE = 32.0
@@ -100,7 +104,7 @@ class MemoryStore:
         self._frames: list[int] = []  # the keys of _memories, sorted
         self._reduced: sqlite3.Connection | None = None
         if path is not None and path.exists():
-            self._reduced = _open_reduced(path)
+            self._execute("SELECT 1")
 
     def get(self, object_id: int, frame: int) -> FrameMemory | None:
         """Return a memory, its `features` None if it was reduced; None if there is none."""
@@ -114,7 +118,7 @@ class MemoryStore:
         if self._reduced is None:
             return False
         query = "SELECT 1 FROM memories WHERE object_id = ? AND frame = ?"
-        return self._reduced.execute(query, (object_id, frame)).fetchone() is not None
+        return bool(self._execute(query, object_id, frame))
 
     def put(self, object_id: int, frame: int, memory: FrameMemory) -> None:
         """Keep a memory in place of any other of that object and frame, reducing far ones where needed."""
@@ -136,7 +140,7 @@ class MemoryStore:
         for frame in list(self._memories):
             self._forget(object_id, frame)
         if self._reduced is not None:
-            self._reduced.execute("DELETE FROM memories WHERE object_id = ?", (object_id,))
+            self._execute("DELETE FROM memories WHERE object_id = ?", object_id)
 
     def restore(self, object_id: int, frame: int, memory: FrameMemory) -> None:
         """Keep a memory as it was kept before: reduced if it has no features, and reducing no other."""
@@ -148,22 +152,24 @@ class MemoryStore:
             self._reduce(frame)
 
     def keep_only(self, masks: range, memories: Sequence[range]) -> None:
-        """Forget all frames outside one range, and reduce those of it that are in none of the others."""
+        """Keep the memories in some ranges, reduce the others in the range of `masks`, and forget the rest."""
         for frame in list(self._frames):
-            if frame not in masks:
-                self._forget_frame(frame)
-            elif not any(frame in near for near in memories):
+            if any(frame in near for near in memories):
+                continue
+            if frame in masks:
                 self._reduce(frame)
+            else:
+                self._forget_frame(frame)
         if self._reduced is not None:
             query = "DELETE FROM memories WHERE frame < ? OR frame >= ?"
-            self._reduced.execute(query, (masks.start, masks.stop))
+            self._execute(query, masks.start, masks.stop)
 
     def frames(self, object_id: int) -> Iterator[int]:
         """Yield the frames with a memory of the object, in no particular order."""
         yield from (frame for frame, memories in self._memories.items() if object_id in memories)
         if self._reduced is not None:
             query = "SELECT frame FROM memories WHERE object_id = ?"
-            yield from (row[0] for row in self._reduced.execute(query, (object_id,)).fetchall())
+            yield from (row[0] for row in self._execute(query, object_id))
 
     def close(self) -> None:
         """Forget everything and delete the file, if it is a temporary one."""
@@ -185,9 +191,7 @@ class MemoryStore:
             if not memories:
                 self._drop_frame(frame)
         elif self._reduced is not None:
-            self._reduced.execute(
-                "DELETE FROM memories WHERE object_id = ? AND frame = ?", (object_id, frame)
-            )
+            self._execute("DELETE FROM memories WHERE object_id = ? AND frame = ?", object_id, frame)
 
     def _forget_frame(self, frame: int) -> None:
         for object_id in list(self._memories[frame]):
@@ -198,12 +202,11 @@ class MemoryStore:
         del self._frames[bisect.bisect_left(self._frames, frame)]
 
     def _reduce(self, frame: int) -> None:
-        if self._reduced is None:
-            self._reduced = _open_reduced(self._path)
         for object_id, memory in self._memories[frame].items():
             self.nbytes -= memory.nbytes
             logits = memory.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE).to(torch.float16).numpy()
-            row = (
+            self._execute(
+                "INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 object_id,
                 frame,
                 memory.logits.shape[-1],
@@ -213,7 +216,6 @@ class MemoryStore:
                 memory.reverse,
                 memory.iou,
             )
-            self._reduced.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._drop_frame(frame)
 
     def _read_reduced(self, object_id: int, frame: int) -> FrameMemory | None:
@@ -221,10 +223,10 @@ class MemoryStore:
             return None
         columns = "side, logits, pointer, score, reverse, iou"
         query = f"SELECT {columns} FROM memories WHERE object_id = ? AND frame = ?"
-        row = self._reduced.execute(query, (object_id, frame)).fetchone()
-        if row is None:
+        rows = self._execute(query, object_id, frame)
+        if not rows:
             return None
-        side, logits, pointer, score, reverse, iou = row
+        side, logits, pointer, score, reverse, iou = rows[0]
         array = np.frombuffer(zlib.decompress(logits), dtype=np.float16).reshape(-1, side)
         return FrameMemory(
             logits=torch.from_numpy(array.astype(np.float32)),
@@ -233,6 +235,20 @@ class MemoryStore:
             reverse=bool(reverse),
             iou=iou,
         )
+
+    def _execute(self, query: str, *values: object) -> list[Any]:
+        """Return the rows that a query gives; the file is made if there is none."""
+        try:
+            if self._reduced is None:
+                self._reduced = _open_reduced(self._path)
+            return self._reduced.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            place = "a temporary file" if self._path is None else f"'{self._path}'"
+            folder = tempfile.gettempdir() if self._path is None else self._path.parent
+            raise OutputError(
+                f"Masks of frames before cannot be kept in {place} ({error}); free space in '{folder}' and "
+                "try again."
+            ) from error
 
 
 def _open_reduced(path: Path | None) -> sqlite3.Connection:

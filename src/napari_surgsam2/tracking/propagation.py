@@ -46,7 +46,7 @@ class NeededFrames:
     Attributes
     ----------
     masks : range
-        Frames whose masks it may show again.
+        Frames whose masks it may show again, beside those of `memories`.
     memories : tuple of range
         Frames whose memories it may attend to.
     """
@@ -103,6 +103,14 @@ class Propagation(Iterator[FrameResult]):
     def state(self) -> dict[str, Any]:
         """Return where the pass stands, as JSON-ready values; `Tracker.propagate` goes on there."""
         return self._pass.state()
+
+    def settled_frames(self) -> range:
+        """Return the frames that were visited and will not be again."""
+        return self._pass.settled_frames()
+
+    def settled_frames(self) -> range:
+        """Return the frames that were visited and will not be again."""
+        return self._pass.settled_frames()
 
     def needed_frames(self) -> NeededFrames:
         """Return what the rest of the pass may look at."""
@@ -213,6 +221,16 @@ class _Pass:
         entered = {int(i): frame for i, frame in state["entered"].items()}
         self._entered = {o: entered[o.object_id] for o in self._chosen() if o.object_id in entered}
 
+    def settled_frames(self) -> range:
+        """See `Propagation.settled_frames`."""
+        if self._direction == "backward":
+            return range(self._next + 1, self._start + 1)
+        if self._direction == "forward":
+            return range(self._start, self._next)
+        if self._backward_from is None:
+            return range(max(self._start, self._last_entry()), self._next)
+        return range(self._next + 1, self._stop)
+
     def needed_frames(self) -> NeededFrames:
         """See `Propagation.needed_frames`."""
         window = self._tracker._store.window
@@ -225,10 +243,8 @@ class _Pass:
             return NeededFrames(near, (near,))
         # The backward part is still to come, or under way: between the frames that the objects were found in,
         # what one was tracked to forward is shown with what another is tracked to backward.
-        entries = {self._entry(obj) for obj in self._chosen()}
-        memories = (near, *(around(frame) for frame in sorted(entries)))
-        masks = range(min(r.start for r in memories), max(r.stop for r in memories))
-        return NeededFrames(masks, memories)
+        entries = [around(frame) for frame in sorted({self._entry(obj) for obj in self._chosen()})]
+        return NeededFrames(range(entries[0].start, entries[-1].stop), (near, *entries))
 
     def run(self) -> Generator[FrameResult, None, None]:
         """Yield the results of the frames, one by one."""
