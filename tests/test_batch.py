@@ -18,8 +18,8 @@ from napari_surgsam2 import checkpoints, pipeline
 from napari_surgsam2.batch import Job, JobError, JobEvent, load_jobs, run_batch, worker
 from napari_surgsam2.batch.cluster import ClusterError, plan_workers
 from napari_surgsam2.batch.dispatch import Run
-from napari_surgsam2.batch.report import BatchReport, JobResult, ReportFolder
 from napari_surgsam2.batch.jobs import named_apart
+from napari_surgsam2.batch.report import BatchReport, JobResult, ReportFolder
 from napari_surgsam2.errors import OutputError, UsageError
 from tests.helpers.clips import moving_blobs
 

@@ -125,9 +125,10 @@ def test_what_a_pass_keeps_does_not_grow_with_the_video(model, clip) -> None:
 
 def test_a_disk_that_memories_cannot_go_to_is_named(tmp_path) -> None:
     store = MemoryStore(limit=0, window=WINDOW, path=tmp_path / "away" / "state.masks")
+    for frame in range(WINDOW + 1):
+        store.put(1, frame, memory())
     with pytest.raises(OutputError, match=r"cannot be kept in '.*state.masks'.*free space in '.*away'"):
-        for frame in range(20):
-            store.put(1, frame, memory())
+        store.put(1, WINDOW + 1, memory())
 
 
 def test_only_memories_in_use_are_held_on_the_device(model, clip) -> None:

@@ -152,7 +152,7 @@ class MemoryStore:
             self._reduce(frame)
 
     def keep_only(self, masks: range, memories: Sequence[range]) -> None:
-        """Keep the memories in some ranges, reduce the others in the range of `masks`, and forget the rest."""
+        """Keep what is in `memories`, reduce what else is in `masks`, and forget the rest."""
         for frame in list(self._frames):
             if any(frame in near for near in memories):
                 continue

@@ -108,10 +108,6 @@ class Propagation(Iterator[FrameResult]):
         """Return the frames that were visited and will not be again."""
         return self._pass.settled_frames()
 
-    def settled_frames(self) -> range:
-        """Return the frames that were visited and will not be again."""
-        return self._pass.settled_frames()
-
     def needed_frames(self) -> NeededFrames:
         """Return what the rest of the pass may look at."""
         return self._pass.needed_frames()
