@@ -133,6 +133,7 @@ class TestTables:
             ("clip0.tif,points.csv,a.tif,,,,,,no.json", "settings", "cannot be read"),
             ("clip0.tif,points.csv,good.tif", "output", "row 2 too"),
             ("clip0.tif,points.csv,clip2.tif", "output", "is an input of"),
+            ("clip0.tif,points.csv,good.tif/masks", "output", "is inside the output of"),
         ],
     )
     def test_errors_name_file_row_and_column(

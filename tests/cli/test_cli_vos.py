@@ -301,6 +301,12 @@ def test_strange_results_are_left_alone(vos, data: Path) -> None:
     assert (data / "results" / "b" / "00000.png").read_bytes() == b"mine"
 
 
+def test_two_pictures_of_one_name(vos, data: Path) -> None:
+    Image.fromarray(np.ones((96, 128), np.uint8)).save(data / "JPEGImages" / "a" / "00003.png")
+    outcome = vos()
+    assert (outcome.code, "both '00003.jpg' and '00003.png'" in outcome.err) == (2, True)
+
+
 def test_annotations_of_another_size(vos, data: Path) -> None:
     Image.fromarray(np.ones((50, 60), np.uint8)).save(data / "Annotations" / "a" / "00003.png")
     outcome = vos()

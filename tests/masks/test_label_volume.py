@@ -130,6 +130,7 @@ def test_labels_that_do_not_fit_are_refused(frame: int, labels: np.ndarray, mess
     [
         ("masks.mp4", SHAPE, 2, r"\.tif or \.tiff, as \.zarr, as \.json \(COCO\), or as a folder"),
         ("/", SHAPE, 2, "has no name"),
+        ("long" * 60, SHAPE, 2, "takes 240 bytes; it may take 220"),
         (None, (5, 12), 2, r"\(T, Y, X\)"),
         (None, (0, 12, 16), 2, r"\(T, Y, X\)"),
         (None, SHAPE, 2**32, "ids go from 1"),
@@ -189,6 +190,12 @@ class TestExistingOutput:
         with pytest.raises(OutputError, match="not replaced, not even with --force"):
             LabelVolume.create(tmp_path / name, SHAPE, 2, overwrite=True)
         assert (tmp_path / name / content).read_text() == "years of work"
+
+    def test_what_file_managers_leave_in_folders_is_in_nobodys_way(self, tmp_path: Path) -> None:
+        output = export(tmp_path / "masks", EXPECTED)
+        (output / ".DS_Store").write_bytes(b"icons")
+        export(output, np.full(SHAPE, 3, np.uint8), overwrite=True)
+        assert np.asarray(read_labels(output)[0]).max() == 3
 
     def test_photographs_are_no_label_pngs(self, tmp_path: Path) -> None:
         from PIL import Image

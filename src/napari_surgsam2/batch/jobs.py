@@ -230,8 +230,15 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
         for path in (job.video, job.project, job.prompts)
         if isinstance(path, Path)
     }
+    places = {_place(job.target): index for index, job in enumerate(jobs)}
     for index, job in enumerate(jobs):
         place = _place(job.target)
+        around = next((places[p] for p in map(_place, job.target.parents) if p in places), None)
+        if around is not None:
+            errors.append(
+                f"{where(index)}, column 'output': '{job.output}' is inside the output of {where(around)}; "
+                "choose another."
+            )
         other = first.setdefault(place, index)
         if other != index:
             errors.append(

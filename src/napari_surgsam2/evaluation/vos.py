@@ -27,6 +27,7 @@ from napari_surgsam2.masks import (
     voc_palette,
     writing,
 )
+from napari_surgsam2.masks._files import LITTER
 from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, file_identity, run_job
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, central_position
 from napari_surgsam2.settings import TrackingSettings
@@ -360,7 +361,8 @@ def _write_pngs(
     """Write a PNG for every picture into a folder that appears when it is complete."""
     if target.exists() and not overwrite:
         raise OutputError(f"{target} has appeared meanwhile; move it away.")
-    if stranger := next((e.name for e in _entries(target) if not e.name.lower().endswith(".png")), None):
+    strangers = (e.name for e in _entries(target) if not e.name.lower().endswith(".png"))
+    if stranger := next((name for name in strangers if name not in LITTER), None):
         raise OutputError(f"{target} is not replaced: it contains {stranger}. Move it away.")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside = temporary.with_suffix(".old")

@@ -113,6 +113,13 @@ def _scan(images: Path, annotations: Path, name: str) -> VosSequence:
     pictures = files_in(images / name, IMAGE_SUFFIXES)
     if not pictures:
         raise UsageError(f"The folder '{images / name}' holds no JPEG or PNG pictures; put them there.")
+    stems: dict[str, Path] = {}
+    for picture in pictures:
+        if (other := stems.setdefault(picture.stem, picture)) is not picture:
+            raise UsageError(
+                f"'{images / name}' holds both '{other.name}' and '{picture.name}', which are one frame; "
+                "remove one of them."
+            )
     masks = {file.stem: file for file in files_in(annotations / name, (".png",))}
     found = [masks.get(picture.stem) for picture in pictures]
     if not any(found):

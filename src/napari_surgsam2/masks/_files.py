@@ -19,6 +19,11 @@ from .palette import voc_palette
 # The whole end of a project's file name, which must not be taken for masks.
 PROJECT_SUFFIX = ".surgsam2.json"
 
+# Put into folders by file managers, unasked.
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+# File systems allow 255 bytes; names of unfinished results are longer than those of the results.
+_LONGEST_NAME = 220
+
 _ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 _COCO_KEYS = (b"annotations", b"categories", b"images", b"info", b"licenses", b"type", b"videos")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -47,13 +52,17 @@ def label_target(path: str | os.PathLike[str]) -> tuple[Path, Format]:
     Raises
     ------
     UsageError
-        If the name asks for none.
+        If the name asks for none, or is too long.
     """
     text = os.fspath(path)
     target = Path(text).absolute()
     suffix = target.suffix.lower()
     if target.name in ("", ".."):
         raise UsageError(f"The output {text!r} has no name; give a file or a new folder.")
+    if (size := len(os.fsencode(target.name))) > _LONGEST_NAME:
+        raise UsageError(
+            f"The name of the output '{target.name[:30]}...' takes {size} bytes; it may take {_LONGEST_NAME}."
+        )
     # A .zarr is a folder, to which shells like to append a separator.
     if suffix == ".zarr":
         return target, Format.ZARR
@@ -232,7 +241,7 @@ def _not_of_kind(path: Path, kind: Format) -> str | None:
         is_zarr = any((path / marker).is_file() for marker in _ZARR_MARKERS)
         return None if is_zarr else f"it has none of {', '.join(_ZARR_MARKERS)}"
     for entry in sorted(path.iterdir()):
-        if not _is_palette_png(entry):
+        if entry.name not in LITTER and not _is_palette_png(entry):
             return f"it contains {entry.name}"
     return None
 
