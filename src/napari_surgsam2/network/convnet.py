@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
-        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+        return F.relu_(self.conv2(F.relu_(self.conv1(x))).add_(x))
 
 
 class ConvNet(nn.Module):
@@ -70,10 +70,14 @@ class ConvNet(nn.Module):
         super().__init__()
         first = config.channels[0]
         self.stem = nn.Sequential(
-            _Normed(3, first // 2, stride=2), nn.ReLU(), _Normed(first // 2, first, stride=2), nn.ReLU()
+            _Normed(3, first // 2, stride=2),
+            nn.ReLU(inplace=True),
+            _Normed(first // 2, first, stride=2),
+            nn.ReLU(inplace=True),
         )
         self.halve = nn.ModuleList(
-            nn.Sequential(_Normed(a, b, stride=2), nn.ReLU()) for a, b in pairwise(config.channels)
+            nn.Sequential(_Normed(a, b, stride=2), nn.ReLU(inplace=True))
+            for a, b in pairwise(config.channels)
         )
         self.stages = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(dim) for _ in range(depth)))
