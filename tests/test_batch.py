@@ -133,7 +133,8 @@ class TestTables:
             ("clip0.tif,points.csv,a.tif,,,,,,no.json", "settings", "cannot be read"),
             ("clip0.tif,points.csv,good.tif", "output", "row 2 too"),
             ("clip0.tif,points.csv,clip2.tif", "output", "is an input of"),
-            ("clip0.tif,points.csv,good.tif/masks", "output", "is inside the output of"),
+            ("clip0.tif,points.csv,good.tif/masks", "output", "is in the place of the output of"),
+            ("clip0.tif,points.csv,good.tif.partial.zarr", "output", "is in the place of the output of"),
         ],
     )
     def test_errors_name_file_row_and_column(

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import napari_surgsam2 as ns
+from napari_surgsam2.errors import OutputError
 from napari_surgsam2.evaluation import vos as vos_module
 from napari_surgsam2.masks import voc_palette, write_davis
 from napari_surgsam2.pipeline import TrackingInterruptedError
@@ -231,10 +232,48 @@ def test_results_that_nobody_knows_the_making_of_are_not_taken(record: str | Non
     path = data / "results" / "vos.json"
     path.unlink() if record is None else path.write_text(record)
     before = snapshot(data / "results")
-    outcome = vos()
-    assert (outcome.code, "no vos.json that says how they were made" in outcome.err) == (1, True)
+    (data / "list.txt").write_text("a\n")
+    (data / "results" / "a").rename(data / "results" / "c")
+    for outcome in (vos(), vos("--video-list", "list.txt")):
+        assert (outcome.code, "no vos.json that says how they were made" in outcome.err) == (1, True)
+    (data / "results" / "c").rename(data / "results" / "a")
     assert snapshot(data / "results") == before
     assert vos("--force").code == 0
+
+
+@pytest.mark.parametrize("options", [("--model", "nanoo"), ("--gt-root", "nothing"), ("--device", "cuda:9")])
+def test_what_cannot_be_begun_leaves_the_results_as_they_were(options, vos, data: Path) -> None:
+    vos()
+    before = snapshot(data / "results")
+    assert vos("--force", *options).code
+    outcome = vos()
+    assert (outcome.code, snapshot(data / "results")) == (0, before)
+    assert "a: there already" in outcome.err
+
+
+def test_complete_results_are_scored_where_nothing_can_be_written(vos, data: Path, monkeypatch) -> None:
+    vos()
+    monkeypatch.setattr(vos_module._Record, "_write", lambda _: 1 / 0)
+    assert vos("--gt-root", "Annotations").code == 0
+
+
+def test_two_processes_may_make_one_set_of_results(vos, data: Path, tiny_model) -> None:
+    """Each its own videos; but not in different ways."""
+    folders = {"video_dir": data / "JPEGImages", "mask_dir": data / "Annotations", "output_dir": data / "r"}
+    runs = [vos_module.VosJob(**folders, model=tiny_model, videos=[name]) for name in "ab"]
+    together = [vos_module.run_vos(job) for job in runs]
+    assert [next(run).name for run in together] == ["a", "b"]
+    assert set(json.loads((data / "r" / "vos.json").read_text())["videos"]) == {"a", "b"}
+
+    plain = vos_module.run_vos(vos_module.VosJob(**{**folders, "output_dir": data / "s"}, model=tiny_model))
+    next(plain)
+    boxes = vos_module.VosJob(
+        **{**folders, "output_dir": data / "s"}, model=tiny_model, prompt="box", overwrite=True
+    )
+    next(vos_module.run_vos(boxes))
+    with pytest.raises(OutputError, match="Another process has begun to make the results"):
+        next(plain)
+    assert not (data / "s" / "b").exists()
 
 
 def test_tracking_that_was_stopped_goes_on(data: Path, tiny_model) -> None:

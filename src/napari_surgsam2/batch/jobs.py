@@ -15,6 +15,7 @@ from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES, registry_e
 from napari_surgsam2.errors import SurgSam2Error, UsageError
 from napari_surgsam2.masks import refuse_to_replace
 from napari_surgsam2.masks._files import label_target
+from napari_surgsam2.masks._partial import partial_folder
 from napari_surgsam2.project import PROJECT_SUFFIX, Project, load_project
 from napari_surgsam2.prompts import (
     Prompt,
@@ -230,14 +231,16 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
         for path in (job.video, job.project, job.prompts)
         if isinstance(path, Path)
     }
-    places = {_place(job.target): index for index, job in enumerate(jobs)}
+    unfinished = {_place(partial_folder(job.target)): index for index, job in enumerate(jobs)}
+    folders = unfinished | {_place(job.target): index for index, job in enumerate(jobs)}
     for index, job in enumerate(jobs):
         place = _place(job.target)
-        around = next((places[p] for p in map(_place, job.target.parents) if p in places), None)
+        parents = map(os.path.normcase, job.target.resolve().parents)
+        around = next((folders[p] for p in parents if p in folders), unfinished.get(place))
         if around is not None:
             errors.append(
-                f"{where(index)}, column 'output': '{job.output}' is inside the output of {where(around)}; "
-                "choose another."
+                f"{where(index)}, column 'output': '{job.output}' is in the place of the output of "
+                f"{where(around)}; choose another."
             )
         other = first.setdefault(place, index)
         if other != index:

@@ -9,7 +9,7 @@ from typing import Any
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.masks import writing
 from napari_surgsam2.masks._files import is_taken
-from napari_surgsam2.masks._partial import mark_outdated, partial_folder
+from napari_surgsam2.masks._partial import mark_outdated, partial_folder, unmark_outdated
 
 from .cluster import plan_workers, require_distributed
 from .dispatch import JobEvent, Run
@@ -108,12 +108,12 @@ def run_batch(
     plan = None
     if client is None and not all(complete):
         plan = plan_workers(complete.count(False), workers, device)
+    folder = None if report is None else ReportFolder(report)
     for job in jobs:
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite and is_taken(job.target):
-            mark_outdated(job.target)
-    folder = None if report is None else ReportFolder(report)
+    if overwrite and not resume:
+        _mark_outdated(jobs)
     run = Run(jobs, retries, device, resume, overwrite, folder, on_event, should_stop)
     for index in range(len(jobs)):
         if complete[index]:
@@ -128,6 +128,20 @@ def run_batch(
 
 def _is_complete(job: Job) -> bool:
     return is_taken(job.target) and not partial_folder(job.target).exists()
+
+
+def _mark_outdated(jobs: Sequence[Job]) -> None:
+    """Note which outputs are to be replaced: all of them, or none if one cannot be."""
+    marked: list[Job] = []
+    try:
+        for job in jobs:
+            if is_taken(job.target) or partial_folder(job.target).exists():
+                mark_outdated(job.target)
+                marked.append(job)
+    except BaseException:
+        for job in marked:
+            unmark_outdated(job.target)
+        raise
 
 
 def _refuse_existing(jobs: Sequence[Job]) -> None:

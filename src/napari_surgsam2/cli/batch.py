@@ -114,8 +114,14 @@ def batch(
     folder = report or _report_folder(jobs, output_dir)
     progress = BatchProgress(chosen)
     again = "--resume in place of --force" if force else "--resume"
+
+    def stopped() -> str:
+        if not progress.has_begun:
+            return "Stopped before anything was begun; start again with the same command."
+        return f"Stopped; what is done is kept. Go on with the same command and {again}."
+
     with (
-        interruption_says(f"Stopped; what is done is kept. Go on with the same command and {again}."),
+        interruption_says(stopped),
         step_progress() as progress.bar,
         interruptible(lambda: progress.is_running) as should_stop,
     ):
@@ -158,6 +164,11 @@ class BatchProgress:
         self._over: set[int] = set()
         self._tasks: dict[int, TaskID] = {}
         self._all: TaskID | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has happened to a job."""
+        return self._all is not None
 
     def on_event(self, event: JobEvent) -> None:
         """Show what happened to a job."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -34,12 +34,12 @@ class InterruptedRunError(SurgSam2Error):
 
 
 @contextmanager
-def interruption_says(message: str) -> Iterator[None]:
-    """Turn Ctrl+C into an error with a message."""
+def interruption_says(message: str | Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl+C into an error with a message, or with what a function says then."""
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptedRunError(message) from None
+        raise InterruptedRunError(message if isinstance(message, str) else message()) from None
 
 
 def print_table(table: Table) -> None:

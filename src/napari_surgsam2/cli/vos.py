@@ -93,9 +93,12 @@ def vos(
             require_videos(gt_root, names)
         progress.on_found(names)
 
-    again = ", without --force" if force else ""
+    def stopped() -> str:
+        again = ", without --force" if force and progress.has_begun else ""
+        return f"Stopped at once; what is done is kept. Go on with the same command{again}."
+
     with (
-        interruption_says(f"Stopped at once; what is done is kept. Go on with the same command{again}."),
+        interruption_says(stopped),
         frame_progress() as progress.bar,
         interruptible(lambda: progress.is_tracking) as should_stop,
     ):
@@ -125,6 +128,7 @@ class _VosProgress:
 
     def __init__(self) -> None:
         self.is_tracking = False
+        self.has_begun = False
         self._videos: list[str] = []
         self._frames: TaskID | None = None
         self._download: TaskID | None = None
@@ -141,6 +145,7 @@ class _VosProgress:
         )
 
     def on_loaded(self, model: Model) -> None:
+        self.has_begun = True
         if self._download is not None:
             self.bar.remove_task(self._download)
         text = f"Model {model.name} at {model.image_size} pixels on {model.device}"

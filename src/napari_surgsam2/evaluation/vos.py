@@ -27,7 +27,8 @@ from napari_surgsam2.masks import (
     voc_palette,
     writing,
 )
-from napari_surgsam2.masks._files import LITTER
+from napari_surgsam2.masks._files import is_litter
+from napari_surgsam2.masks._lock import FolderLock
 from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, file_identity, run_job
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, central_position
 from napari_surgsam2.settings import TrackingSettings
@@ -211,6 +212,9 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
             continue
         if model is None:
             model = _load(job, say)
+            for name in names if job.overwrite else done:
+                _remove_work(output, name)
+            record.begin()
             say.loaded(model)
         yield _segment(sequence, output, prompt, model, job, say, record)
 
@@ -276,18 +280,19 @@ def _segment(
     target, work = output / sequence.name, output / f".{sequence.name}.{record.digest}.zarr"
     video = open_pictures(sequence.pictures, sequence.pictures[0].parent, sequence.name, None)
     labels: Any
-    speed: float | None = None
     try:
         _check_sizes(sequence, video)
         if prompts:
             speed = _track(video, prompts, work, model, job, say)
+            if speed is not None:
+                record.note_speed(sequence.name, speed)
             labels = read_labels(work)
         else:
             labels = np.broadcast_to(np.uint8(0), video.shape)
     finally:
         video.close()
     _write_pngs(target, labels, sequence, palette, overwrite=record.is_outdated(sequence.name))
-    record.add(sequence.name, speed)
+    record.note_done(sequence.name)
     _remove_work(output, sequence.name)
     ids = tuple(sorted({p.object_id for p in prompts}))
     return VosOutcome(
@@ -296,11 +301,20 @@ def _segment(
 
 
 def _remove_work(output: Path, name: str) -> None:
-    """Remove what was tracked of a video and is in PNGs now, or was made in another way."""
+    """Remove what was tracked of a video and is in PNGs now, or was made in another way.
+
+    Raises
+    ------
+    OutputError
+        If another process is at it.
+    """
     work = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.zarr(\.partial\.zarr)?")
     for entry in _entries(output):
-        if work.fullmatch(entry.name):
+        if found := work.fullmatch(entry.name):
+            lock = FolderLock(entry, output / name) if found[1] else None
             shutil.rmtree(entry, ignore_errors=True)
+            if lock is not None:
+                lock.release()
 
 
 def _check_sizes(sequence: VosSequence, video: Video) -> None:
@@ -362,7 +376,7 @@ def _write_pngs(
     if target.exists() and not overwrite:
         raise OutputError(f"{target} has appeared meanwhile; move it away.")
     strangers = (e.name for e in _entries(target) if not e.name.lower().endswith(".png"))
-    if stranger := next((name for name in strangers if name not in LITTER), None):
+    if stranger := next((name for name in strangers if not is_litter(name)), None):
         raise OutputError(f"{target} is not replaced: it contains {stranger}. Move it away.")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside = temporary.with_suffix(".old")
@@ -421,6 +435,11 @@ class _Record:
     """`vos.json`: how the results of a folder were made, and how fast; written anew whenever it changes.
 
     Results that were there when others were asked for are outdated until they are replaced.
+
+    Attributes
+    ----------
+    digest : str
+        Of how they are made.
     """
 
     def __init__(self, path: Path, run: dict[str, Any], speeds: dict[str, float], outdated: set[str]) -> None:
@@ -432,40 +451,34 @@ class _Record:
 
     @classmethod
     def open(cls, folder: Path, identity: dict[str, Any], overwrite: bool, names: Sequence[str]) -> _Record:
-        """Make a folder for results, or look whether those in it were made the same way.
+        """Look whether the results in a folder were made the same way; nothing is written yet.
 
         `names` are those of the videos whose results are to be replaced, with `overwrite`.
 
         Raises
         ------
         OutputError
-            If they were made differently or nobody knows how, and are not to be replaced, or the folder
-            cannot be made.
+            If they were not, or nobody knows how they were made, and they are not to be replaced.
         """
         path = folder / RECORD_NAME
         run = json.loads(json.dumps(identity))
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
         there = {e.name for e in _entries(folder) if e.is_dir() and not e.name.startswith(".")}
         old = cls._read(path)
-        if old is None or old._run != run:
-            if not overwrite and old is not None:
-                key = next(key for key in run | old._run if run.get(key) != old._run.get(key))
-                raise OutputError(
-                    f"The results in {folder} were made differently: {key} was {old._run.get(key)!r}, and is "
-                    f"now {run.get(key)!r}. Choose another output, or make them anew with --force."
-                )
-            if not overwrite and (unknown := sorted(there & set(names))):
-                raise OutputError(
-                    f"{folder} holds results, such as {unknown[0]}, and no {RECORD_NAME} that says how they "
-                    "were made. Choose another output, or make them anew with --force."
-                )
-            record = cls(path, run, {}, there)
-        else:
+        if old is not None and old._run == run:
             again = there & set(names) if overwrite else set()
-            record = cls(path, run, old._speeds, old._outdated | again)
-        record._write()
-        return record
+            return cls(path, run, old._speeds, old._outdated | again)
+        if not overwrite and old is not None:
+            key = next(k for k in sorted(run | old._run) if k not in run or old._run.get(k, ...) != run[k])
+            raise OutputError(
+                f"The results in {folder} were made differently: {key} was {old._run.get(key)!r}, and is "
+                f"now {run.get(key)!r}. Choose another output, or make them anew with --force."
+            )
+        if not overwrite and there:
+            raise OutputError(
+                f"{folder} holds folders, such as {min(there)}, and no {RECORD_NAME} that says how they "
+                "were made. Choose another output, or replace them with --force."
+            )
+        return cls(path, run, {}, there)
 
     @classmethod
     def _read(cls, path: Path) -> _Record | None:
@@ -477,6 +490,18 @@ class _Record:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
+    def begin(self) -> None:
+        """Write it, before anything is made.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be made or written.
+        """
+        with writing(self._path.parent):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._write()
+
     def is_outdated(self, video: str) -> bool:
         """Whether the result of a video that is there is to be replaced."""
         return video in self._outdated
@@ -485,12 +510,35 @@ class _Record:
         """Return the frames per second of a video, if they are known."""
         return self._speeds.get(video)
 
-    def add(self, video: str, frames_per_second: float | None) -> None:
-        """Note a video that is done, with its speed if it was tracked now."""
-        if frames_per_second is not None:
-            self._speeds[video] = round(frames_per_second, 3)
+    def note_speed(self, video: str, frames_per_second: float) -> None:
+        """Note how fast a video was tracked."""
+        self._refresh()
+        self._speeds[video] = round(frames_per_second, 3)
+        self._write()
+
+    def note_done(self, video: str) -> None:
+        """Note that the result of a video is there."""
+        self._refresh()
         self._outdated.discard(video)
         self._write()
+
+    def _refresh(self) -> None:
+        """Take over what other processes, which make other videos of the same folder, have noted.
+
+        Raises
+        ------
+        OutputError
+            If one of them makes the results in another way.
+        """
+        now = self._read(self._path)
+        if now is None:
+            return
+        if now._run != self._run:
+            raise OutputError(
+                f"Another process has begun to make the results in {self._path.parent} in another way; "
+                "choose another output for one of them."
+            )
+        self._speeds, self._outdated = now._speeds, now._outdated
 
     def _write(self) -> None:
         values = {

@@ -95,15 +95,16 @@ def some(names: Iterable[str]) -> str:
 def video_names(videos: Sequence[str] | str | os.PathLike[str]) -> list[str]:
     """Return names as they are given, or from a text file with one name a line."""
     if not isinstance(videos, (str, os.PathLike)):
-        return list(videos)
+        return list(dict.fromkeys(videos))
     file = Path(videos)
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"The list of videos '{file}' cannot be read: {describe(error)}. Give a text file with one name "
             "a line."
         ) from error
+    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not names:
         raise UsageError(f"The list of videos '{file}' is empty; it must have one name a line.")
     return names

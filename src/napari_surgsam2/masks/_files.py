@@ -20,7 +20,7 @@ from .palette import voc_palette
 PROJECT_SUFFIX = ".surgsam2.json"
 
 # Put into folders by file managers, unasked.
-LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+_LITTER = ("Thumbs.db", "desktop.ini")
 # File systems allow 255 bytes; names of unfinished results are longer than those of the results.
 _LONGEST_NAME = 220
 
@@ -97,10 +97,10 @@ def refuse_to_replace(
     """
     if target is None:
         return
-    output = Path(target).expanduser()
+    output = expanded(target)
     place = output.resolve()
     for path in inputs:
-        source = Path(path).expanduser()
+        source = expanded(path)
         same = output.exists() and source.exists() and output.samefile(source)
         if same or (source.exists() and place in (source.resolve(), *source.resolve().parents)):
             raise UsageError(
@@ -118,6 +118,14 @@ def refuse_to_replace(
             )
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ~ as a home folder; where that is no user's, it is part of the name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 @contextlib.contextmanager
 def writing(path: Path, no_space: str = "free space and try again") -> Iterator[None]:
     """Turn the operating system's errors into OutputError; `no_space` is the remedy for a full disk."""
@@ -132,6 +140,11 @@ def writing(path: Path, no_space: str = "free space and try again") -> Iterator[
                 f"choose another output."
             ) from error
         raise OutputError(f"{path} cannot be written: {error}.") from error
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is of those that file managers put into folders, unasked; macOS gives theirs a dot."""
+    return name.startswith(".") or name in _LITTER
 
 
 def is_taken(path: Path) -> bool:
@@ -241,7 +254,7 @@ def _not_of_kind(path: Path, kind: Format) -> str | None:
         is_zarr = any((path / marker).is_file() for marker in _ZARR_MARKERS)
         return None if is_zarr else f"it has none of {', '.join(_ZARR_MARKERS)}"
     for entry in sorted(path.iterdir()):
-        if entry.name not in LITTER and not _is_palette_png(entry):
+        if not is_litter(entry.name) and not _is_palette_png(entry):
             return f"it contains {entry.name}"
     return None
 

@@ -61,6 +61,8 @@ def partial_folder(target: Path) -> Path:
 def mark_outdated(target: Path) -> None:
     """Note that an output is to be replaced, so that an interruption before its turn does not save it.
 
+    An interrupted run of it is thrown away.
+
     Raises
     ------
     OutputError
@@ -70,7 +72,20 @@ def mark_outdated(target: Path) -> None:
     with writing(target):
         lock = FolderLock(folder, target)
         try:
+            remove(folder / "run.json")
+            remove(folder / "publishing")  # of a run that ended just after: not of the one to come
             (folder / _OUTDATED).touch()
+        finally:
+            lock.release()
+
+
+def unmark_outdated(target: Path) -> None:
+    """Take the note back."""
+    folder = partial_folder(target)
+    with writing(target):
+        lock = FolderLock(folder, target)
+        try:
+            remove(folder / _OUTDATED)
         finally:
             lock.release()
 
