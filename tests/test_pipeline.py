@@ -183,7 +183,7 @@ def test_frames_that_a_power_cut_took_are_not_taken_for_background(
     assert run_job(dataclasses.replace(job, resume=False, overwrite=True)).frames_tracked
 
 
-@pytest.mark.parametrize("stops", [(3, 9, 8, 2), (20, 5)])
+@pytest.mark.parametrize("stops", [(3, 9, 8, 2), (20, 5), (75, 10)])
 def test_resuming_is_exact_past_the_memory_limit_too(stops, model, tmp_path) -> None:
     long_clip = moving_blobs(70)
     prompts = [ns.Point(45, 25, 40, 1), ns.Point(8, 45, 60, 2), ns.Point(30, 20, 30, 2, positive=False)]

@@ -303,7 +303,13 @@ def _make_labels(
         say.loaded(model)
         # A run never comes back to a frame: only prompted frames are worth keeping features of.
         cache = min(job.settings.feature_cache_bytes, _FEATURE_CACHE_BYTES)
-        overflow = None if volume.state_path is None else volume.state_path.with_name("state.masks")
+        overflow = None
+        if volume.state_path is not None:
+            overflow = volume.state_path.with_name("state.masks")
+            if not volume.state_path.exists():
+                # A run that was killed before it wrote its state begins again, without what it kept.
+                for left in overflow.parent.glob(f"{overflow.name}*"):
+                    left.unlink()
         settings = job.settings.replace(feature_cache_bytes=cache)
         tracker = Tracker(model, video, settings, overflow=overflow)
         try:

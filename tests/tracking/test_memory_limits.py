@@ -131,6 +131,24 @@ def test_a_disk_that_memories_cannot_go_to_is_named(tmp_path) -> None:
         store.put(1, WINDOW + 1, memory())
 
 
+def test_a_damaged_file_of_memories_is_told(tmp_path) -> None:
+    (tmp_path / "state.masks").write_bytes(b"no database" * 1000)
+    with pytest.raises(OutputError, match=r"damaged: '.*state.masks' cannot be read.*--force"):
+        MemoryStore(limit=0, window=WINDOW, path=tmp_path / "state.masks")
+
+
+def test_restoring_a_reduced_memory_reduces_no_other() -> None:
+    store = MemoryStore(limit=10**6, window=WINDOW)
+    reduced = memory(2.0)
+    reduced.features = None
+    store.restore(1, 5, memory(1.0))
+    store.restore(2, 5, reduced)
+
+    assert store.get(1, 5).features is not None
+    assert store.get(2, 5).score == 2.0
+    assert store.nbytes == memory().nbytes
+
+
 def test_only_memories_in_use_are_held_on_the_device(model, clip) -> None:
     tracker = Tracker(model, np.tile(clip, (2, 1, 1, 1)))
     tracker.add_points(0, 1, [(25, 20)])

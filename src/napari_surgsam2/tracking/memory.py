@@ -149,7 +149,7 @@ class MemoryStore:
         if frame not in self._frames:
             bisect.insort(self._frames, frame)
         if memory.features is None:
-            self._reduce(frame)
+            self._reduce(frame, object_id)
 
     def keep_only(self, masks: range, memories: Sequence[range]) -> None:
         """Keep what is in `memories`, reduce what else is in `masks`, and forget the rest."""
@@ -201,9 +201,11 @@ class MemoryStore:
         del self._memories[frame]
         del self._frames[bisect.bisect_left(self._frames, frame)]
 
-    def _reduce(self, frame: int) -> None:
-        for object_id, memory in self._memories[frame].items():
-            self.nbytes -= memory.nbytes
+    def _reduce(self, frame: int, only: int | None = None) -> None:
+        """Reduce the memories of a frame, of all objects or of one only."""
+        memories = self._memories[frame]
+        for object_id in list(memories) if only is None else [only]:
+            memory = memories[object_id]
             logits = memory.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE).to(torch.float16).numpy()
             self._execute(
                 "INSERT OR REPLACE INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -216,7 +218,9 @@ class MemoryStore:
                 memory.reverse,
                 memory.iou,
             )
-        self._drop_frame(frame)
+            self.nbytes -= memories.pop(object_id).nbytes
+        if not memories:
+            self._drop_frame(frame)
 
     def _read_reduced(self, object_id: int, frame: int) -> FrameMemory | None:
         if self._reduced is None:
@@ -227,7 +231,10 @@ class MemoryStore:
         if not rows:
             return None
         side, logits, pointer, score, reverse, iou = rows[0]
-        array = np.frombuffer(zlib.decompress(logits), dtype=np.float16).reshape(-1, side)
+        try:
+            array = np.frombuffer(zlib.decompress(logits), dtype=np.float16).reshape(-1, side)
+        except (zlib.error, ValueError) as error:
+            raise self._damaged(error) from error
         return FrameMemory(
             logits=torch.from_numpy(array.astype(np.float32)),
             pointer=torch.from_numpy(np.frombuffer(pointer, dtype=np.float32).copy()),
@@ -242,22 +249,36 @@ class MemoryStore:
             if self._reduced is None:
                 self._reduced = _open_reduced(self._path)
             return self._reduced.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             place = "a temporary file" if self._path is None else f"'{self._path}'"
             folder = tempfile.gettempdir() if self._path is None else self._path.parent
             raise OutputError(
                 f"Masks of frames before cannot be kept in {place} ({error}); free space in '{folder}' and "
                 "try again."
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> OutputError:
+        where = "the temporary file" if self._path is None else f"'{self._path}'"
+        return OutputError(
+            f"What was kept of frames before is damaged: {where} cannot be read ({error}). Start anew, with "
+            "--force (overwrite=True) where there is an output."
+        )
 
 
 def _open_reduced(path: Path | None) -> sqlite3.Connection:
     # An empty name is a private database in a temporary file, deleted when closed. One thread at a time uses
     # a tracker, but not always the same one.
     database = sqlite3.connect(path or "", check_same_thread=False, isolation_level=None)
-    database.execute("PRAGMA synchronous = OFF")  # a power cut costs the run's state, not the masks
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS memories (object_id INTEGER, frame INTEGER, side INTEGER, logits BLOB, "
-        "pointer BLOB, score REAL, reverse INTEGER, iou REAL, PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
-    )
+    try:
+        database.execute("PRAGMA synchronous = OFF")  # a power cut costs the run's state, not the masks
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS memories (object_id INTEGER, frame INTEGER, side INTEGER, "
+            "logits BLOB, pointer BLOB, score REAL, reverse INTEGER, iou REAL, "
+            "PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
+        )
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
