@@ -128,7 +128,9 @@ def test_the_file_that_a_layer_shows_is_opened(file: Path) -> None:
     assert video.contrast_limits == (5, 200)
 
 
-@pytest.mark.parametrize("case", ["gone", "damaged", "other shape", "other pixels", "a choice", "no path"])
+@pytest.mark.parametrize(
+    "case", ["gone", "damaged", "other shape", "other pixels", "moved from frame 1 on", "a choice", "no path"]
+)
 def test_a_layer_that_is_not_as_its_file_is_taken_itself(case: str, file: Path) -> None:
     data = CLIP[..., 0].astype(np.uint16)
     more = {}
@@ -141,6 +143,8 @@ def test_a_layer_that_is_not_as_its_file_is_taken_itself(case: str, file: Path) 
             data = data[:3]
         case "other pixels":
             data = data + 1
+        case "moved from frame 1 on":
+            data = np.concatenate([data[:1], np.roll(data[1:], 2, axis=2)])
         case "a choice":
             more = {"axes": "TYX"}
     layer = of_file(file, data)

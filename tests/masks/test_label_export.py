@@ -203,6 +203,7 @@ class TestReading:
     def test_a_folder_is_in_natural_order(self, tmp_path: Path) -> None:
         for value in (2, 10, 1):
             Image.fromarray(np.full((3, 4), value, np.uint8)).save(tmp_path / f"frame{value}.png")
+        (tmp_path / "._frame1.png").write_bytes(b"what macOS leaves on foreign disks")
         assert np.asarray(read_labels(tmp_path))[:, 0, 0].tolist() == [1, 2, 10]
 
     def test_a_group_with_labels(self, tmp_path: Path) -> None:
@@ -216,6 +217,7 @@ class TestReading:
         (tmp_path / "notes.txt").touch()
         tifffile.imwrite(tmp_path / "float.tif", np.zeros((3, 4, 5), np.float32), photometric="minisblack")
         Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+        tifffile.imwrite(tmp_path / "photo.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
         zarr.create_group(str(tmp_path / "other.zarr"))
         for name, message in {
             "none.tif": "do not exist",
@@ -224,6 +226,7 @@ class TestReading:
             "notes.txt": r"'\.txt'",
             "float.tif": "holds float32 values",
             "photo.png": r"shape \(4, 4, 3\); labels are integers of shape \(Y, X\)",
+            "photo.tif": "are a colour picture",
             "other.zarr": "no array 'labels'",
         }.items():
             with pytest.raises(UsageError, match=message):

@@ -194,6 +194,7 @@ class TestExistingOutput:
     def test_what_file_managers_leave_in_folders_is_in_nobodys_way(self, tmp_path: Path) -> None:
         output = export(tmp_path / "masks", EXPECTED)
         (output / ".DS_Store").write_bytes(b"icons")
+        (output / "._00000.png").write_bytes(b"more of them")
         export(output, np.full(SHAPE, 3, np.uint8), overwrite=True)
         assert np.asarray(read_labels(output)[0]).max() == 3
 

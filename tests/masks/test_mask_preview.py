@@ -182,3 +182,10 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match="No space left on the disk of"):
         write_preview(tmp_path / "p.mp4", GreyVideo(), labels_for(GreyVideo()))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_time_lapse_of_one_frame_an_hour_can_be_watched(tmp_path: Path) -> None:
+    video = GreyVideo(fps=1 / 3600)
+    write_preview(tmp_path / "a.mp4", video, labels_for(video))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.duration < 10_000_000  # microseconds

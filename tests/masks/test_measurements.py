@@ -132,6 +132,11 @@ class TestIntensity:
         assert measure(LABELS, open_video(pixels)).columns["mean_intensity"].tolist() == [30] * 5
         assert measure(LABELS, open_video(pixels[..., :3])).columns["mean_intensity"].tolist() == [30] * 5
 
+    def test_borders_without_a_value_do_not_count(self):
+        pixels = np.full(LABELS.shape, 30, np.float32)
+        pixels[:, ::2] = np.nan
+        assert measure(LABELS, open_video(pixels)).columns["mean_intensity"].tolist() == [30] * 5
+
     def test_half_precision_does_not_overflow(self):
         pixels = np.full(LABELS.shape, 60_000, dtype=np.float16)
         assert measure(LABELS, open_video(pixels)).columns["mean_intensity"][0] == np.float16(60_000)

@@ -98,6 +98,16 @@ def test_edit_list_hides_frames(write_movie, moving: np.ndarray) -> None:
         np.testing.assert_array_equal(video.frame(index), expected[index])
 
 
+def test_dropped_frames_are_no_damage(write_movie, moving: np.ndarray) -> None:
+    """AVI files note them by empty chunks, which FFmpeg makes of gaps between time stamps."""
+    times = [40 * t for t in (*range(6), *range(10, 14))]
+    path = write_movie("a.avi", moving[:10], "mjpeg", "yuvj420p", b_frames=0, times=times)
+    video = open_video(path)
+    assert len(video) == 10
+    assert any("dropped frames" in note for note in video.notes)
+    assert not any("damaged" in note for note in video.notes)
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.ts", "fast.mp4"])
 def test_cut_file_ends_where_its_frames_end(name: str, write_movie, moving: np.ndarray) -> None:
     fast = {"movflags": "faststart"} if name == "fast.mp4" else None

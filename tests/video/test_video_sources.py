@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from PIL import Image
 
@@ -150,6 +151,76 @@ def test_imagej_stack_described_by_its_first_page(tmp_path: Path, clip: np.ndarr
     np.testing.assert_array_equal(video.raw(frames - 1), clip[frames - 1, ..., 0])
 
 
+def test_a_hyperstack_that_is_cut_short_keeps_its_channels_apart(tmp_path: Path) -> None:
+    stack = np.random.default_rng(1).integers(0, 255, (10, 2, 16, 20), dtype=np.uint8)
+    path = _tiff(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TCYX"})
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        after_tags = page.offset + 2 + 12 * len(page.tags)
+        offset = page.dataoffsets[0]
+    data[after_tags : after_tags + 4] = bytes(4)
+    path.write_bytes(bytes(data[: offset + 15 * 16 * 20]))
+
+    video = open_video(path, channel=1)
+
+    assert video.shape == (7, 16, 20)
+    assert "7 of 10 positions along T" in " ".join(video.notes)
+    np.testing.assert_array_equal(video.raw(6), stack[6, 1])
+
+
+@pytest.fixture
+def aborted(tmp_path: Path) -> Path:
+    """An OME-TIFF that says 20 frames, of which 12 were written."""
+    stack = np.random.default_rng(1).integers(0, 4000, (20, 16, 20), dtype=np.uint16)
+    whole = _tiff(tmp_path / "whole.ome.tif", stack, metadata={"axes": "TYX"}, compression="zlib")
+    with tifffile.TiffFile(whole) as tiff:
+        description = tiff.pages.first.description
+    path = tmp_path / "2024.05.01_a.ome.tif"
+    with tifffile.TiffWriter(path, ome=False) as writer:
+        for t in range(12):
+            told = description.encode() if t == 0 else None
+            writer.write(stack[t], compression="zlib", description=told, metadata=None)
+    return path
+
+
+def test_an_acquisition_that_was_aborted_ends_where_its_frames_end(aborted: Path) -> None:
+    video = open_video(aborted)
+    assert video.shape == (12, 16, 20)
+    assert "12 of 20 positions along T" in " ".join(video.notes)
+    assert video.name == "2024.05.01_a"
+    assert video.frame(11).any()
+
+
+def test_a_frame_that_cannot_be_read_spoils_no_other(tmp_path: Path) -> None:
+    frames = np.random.default_rng(1).integers(0, 4000, (6, 16, 20), dtype=np.uint16)
+    folder = _save_pictures(tmp_path / "frames", frames)
+    broken = folder / "frame5.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    video = open_video(folder)
+    assert video.frame(0).any()
+    with pytest.raises(VideoError, match="damaged"):
+        video.frame(5)
+
+
+def test_colour_in_pages_of_their_own(tmp_path: Path) -> None:
+    stack = np.random.default_rng(1).integers(0, 255, (5, 3, 16, 20), dtype=np.uint8)
+    path = _tiff(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TCYX"}, compression="zlib")
+    video = open_video(path, axes="TSYX")
+    np.testing.assert_array_equal(video.frame(4), stack[4].transpose(1, 2, 0))
+
+
+def test_a_video_stays_the_same_file_wherever_the_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tiff(tmp_path / "~nobody.tif", np.ones((5, 16, 20), np.uint8), compression="zlib")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    video = open_video("~nobody.tif")
+    monkeypatch.chdir(tmp_path / "other")
+    assert video.reopen().raw(2).all()
+
+
 def test_channel_and_plane_of_a_hyperstack(tmp_path: Path) -> None:
     stack = np.random.default_rng(1).integers(0, 255, (4, 5, 2, 16, 20), dtype=np.uint8)
     path = _tiff(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TZCYX"})
@@ -195,6 +266,31 @@ def test_axes(shape: tuple[int, ...], axes: str | None, expected: tuple[int, ...
 def test_axes_refused(shape: tuple[int, ...], axes: str | None, message: str) -> None:
     with pytest.raises((UsageError, VideoError), match=message):
         open_video(np.zeros(shape, np.uint8), axes=axes)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.zeros((4, 16, 20)), {"contrast_limits": 5}, r"contrast_limits is 5; it must be two numbers"),
+        (
+            np.zeros((4, 2, 16, 20)),
+            {"axes": "TCYX", "channel": "GFP"},
+            "channel is 'GFP'; it must be a whole",
+        ),
+        (np.zeros((4, 2, 16, 20)), {"axes": "TZYX", "z": 1.0}, "z is 1.0; it must be a whole number"),
+        (torch.zeros((4, 16, 20)), {}, r"give a numpy array, such as array.numpy\(\)"),
+        (np.zeros((4, 2, 16, 20)), {"axes": "QQYX"}, r"Q is an axis that the file does not name"),
+    ],
+)
+def test_values_that_cannot_be_used(array, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_video(array, **options)
+
+
+def test_an_array_of_unknown_length_says_how_to_know_it() -> None:
+    stack = da.from_array(np.ones((6, 16, 20), np.uint8), chunks=(2, -1, -1))
+    with pytest.raises(VideoError, match=r"compute_chunk_sizes\(\)"):
+        open_video(stack[stack.mean(axis=(1, 2)) > 0])
 
 
 def test_plane_of_an_array_may_be_picked() -> None:

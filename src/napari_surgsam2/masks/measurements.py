@@ -66,8 +66,8 @@ class Measurements:
           centres of the border pixels; of others along their outer edges, smoothed. On large objects the two
           agree to some 5 %;
         - `eccentricity`, of the ellipse with the same second moments, from 0 (circle) to 1;
-        - `mean_intensity`, of the video's native pixels, over the colour channels too, without alpha; NaN
-          without a video;
+        - `mean_intensity`, of the video's native pixels, over the colour channels too, without alpha and
+          without what is not finite; NaN without a video, or without a finite pixel;
         - `confidence`, NaN where it is not known.
     """
 
@@ -317,12 +317,16 @@ def _perimeter(mask: NDArray[np.bool_], height: float, width: float) -> float:
 
 
 def _mean_intensity(pixels: NDArray[Any], region: Any) -> float:
-    """Return the mean of native pixels, shape (Y, X) or (Y, X, C), over an object and the colour channels."""
+    """Return the mean of native pixels, shape (Y, X) or (Y, X, C), over an object and the colour channels.
+
+    Only finite ones count; NaN without any.
+    """
     inside = pixels[region.slice][region.image]
-    # A fourth channel is alpha.
-    return float(
-        inside[..., :3].mean(dtype=np.float64) if inside.ndim == 2 else inside.mean(dtype=np.float64)
-    )
+    if inside.ndim == 2:
+        inside = inside[..., :3]  # a fourth channel is alpha
+    if inside.dtype.kind == "f":
+        inside = inside[np.isfinite(inside)]
+    return float(inside.mean(dtype=np.float64)) if inside.size else math.nan
 
 
 def _mean_of_known(values: NDArray[np.float64]) -> float:

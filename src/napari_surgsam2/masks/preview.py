@@ -149,7 +149,9 @@ def _encode(
 ) -> None:
     import av
 
-    rate = Fraction(video.fps or _DEFAULT_FPS).limit_denominator(1001)
+    # A time lapse is played faster than it was taken.
+    fps = video.fps if video.fps and video.fps >= 1 else _DEFAULT_FPS
+    rate = Fraction(fps).limit_denominator(1001)
     height, width = _even_size(video.height, video.width, max_side)
     codec, options = "libx264", {"crf": "20", "preset": "fast"}
     if codec not in av.codecs_available:

@@ -98,7 +98,9 @@ def _open_zarr(source: Path) -> Any:
 
 
 def _open_folder(source: Path) -> Any:
-    files = sorted((f for f in source.iterdir() if f.suffix.lower() in _IMAGE_SUFFIXES), key=_natural)
+    # Hidden files are copies of metadata that macOS leaves beside the others.
+    files = [f for f in source.iterdir() if f.suffix.lower() in _IMAGE_SUFFIXES and f.name[0] != "."]
+    files.sort(key=_natural)
     if not files:
         raise UsageError(f"The folder {source} contains no PNGs.")
     first = _read_image(files[0])
@@ -122,6 +124,8 @@ def _open_tiff(source: Path) -> Any:
         series = tiff.series[0]
         shape, dtype = tuple(series.shape), np.dtype(series.dtype).newbyteorder("=")
         _require_labels(series, source, ndims=(2, 3))
+        if "S" in series.axes:
+            raise UsageError(f"The labels {source} are a colour picture; write the objects' numbers instead.")
         if len(shape) == 2 and not _is_own(tiff):
             return series.asarray().astype(dtype, copy=False)
         shape = (1, *shape)[-3:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,7 @@ def plan_axes(
     sizes = dict(zip(axes, shape, strict=True))
     place = axes.index
     _check_sizes(axes, shape)
+    channel, z = _whole("channel", channel), None if z is None else _whole("z", z)
     if channel < 0 or (z is not None and z < 0):
         raise UsageError(f"channel is {channel} and z is {z}; they count from 0 and must not be negative.")
 
@@ -198,8 +200,19 @@ def _check_letters(axes: str, shape: Sequence[int]) -> str:
             f"{len(shape)}. {_HINT}"
         )
     if len(set(axes)) != len(axes) or not {"Y", "X"} <= set(axes):
-        raise UsageError(f"axes is {axes!r}; it must hold Y and X, and no letter twice. {_HINT}")
+        unnamed = " (Q is an axis that the file does not name)" if "Q" in axes else ""
+        raise UsageError(
+            f"axes is {axes!r}{unnamed}, for the shape {tuple(shape)}; it must hold Y and X, and no letter "
+            f"twice. {_HINT}"
+        )
     return axes
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number, counting from 0.") from None
 
 
 def _check_sizes(axes: str, shape: Sequence[int]) -> None:

@@ -165,7 +165,7 @@ class Video(ABC):
                 raise VideoError(f"Video {self.name!r} is closed; call reopen() for a new handle on it.")
             try:
                 return self._read(index)
-            except VideoError:
+            except (VideoError, MemoryError):
                 raise
             # The arrays of other libraries raise whatever they like.
             except Exception as error:

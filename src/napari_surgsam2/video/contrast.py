@@ -147,15 +147,35 @@ class Contrast:
         n_frames : int
             Length of the video.
         read : callable
-            Gives the native pixels of a frame; called for at most 16 frames, and only the first time.
+            Gives the native pixels of a frame; called for at most 16 frames, and only the first time. Frames
+            that cannot be read count for nothing.
+
+        Raises
+        ------
+        VideoError
+            If none of the frames can be read.
         """
         if self._as_is:
             return None
         with self._lock:
             if self._limits is None:
                 chosen = np.unique(np.linspace(0, n_frames - 1, SAMPLED_FRAMES).round().astype(int))
-                self._limits = robust_limits(without_alpha(read(int(index))) for index in chosen)
+                self._limits = robust_limits(_readable(read, chosen.tolist()))
             return self._limits
+
+
+def _readable(read: Callable[[int], NDArray[Any]], chosen: Iterable[int]) -> list[NDArray[Any]]:
+    samples = []
+    failure: VideoError | None = None
+    for index in chosen:
+        try:
+            # A copy of what counts, so that not all frames are held at once.
+            samples.append(_thin(without_alpha(read(index))).copy())
+        except VideoError as error:
+            failure = error
+    if failure is not None and not samples:
+        raise failure
+    return samples
 
 
 def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:

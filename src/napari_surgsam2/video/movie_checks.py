@@ -50,6 +50,8 @@ def examine(path: Path) -> MovieFacts:
         index, broken = build_index(container, stream)
         rate = stream.average_rate or stream.guessed_rate
         announced = int(stream.frames or 0)
+        dropped = _dropped(container, index, announced)
+        announced -= dropped
         ended_early = broken or announced > len(index.packets) or _lasts_longer(container, stream, index)
         untold = stream.codec_context.has_b_frames and (
             container.format.name == "avi" or index.identity != "pts"
@@ -79,6 +81,11 @@ def examine(path: Path) -> MovieFacts:
             raise _no_frame(path)
     finally:
         decoder.close()
+    if dropped:
+        notes = (
+            *notes,
+            f"The file tells of {dropped} dropped frames, which are not counted.",
+        )
     return MovieFacts(
         index=kept,
         coded_size=(picture.height, picture.width),
@@ -163,6 +170,17 @@ def _lasts_longer(container: Any, stream: Any, index: MovieIndex) -> bool:
     longest = max((after - before for before, after in pairwise(sorted(stamps))), default=0)
     longest_step = longest * (stream.time_base or Fraction(1))
     return bool(announced > seconds + max(Fraction(1), 2 * longest_step))
+
+
+def _dropped(container: Any, index: MovieIndex, announced: int) -> int:
+    """Return how many of the announced frames are empty chunks, by which AVI files note dropped frames."""
+    stamps = sorted(packet.dts for packet in index.packets if packet.dts is not None)
+    if container.format.name != "avi" or not stamps:
+        return 0
+    longest = max((after - before for before, after in pairwise(stamps)), default=1)
+    if stamps[-1] + longest < announced:
+        return 0
+    return max(0, announced - len(index.packets))
 
 
 def _notes(kept: MovieIndex, n_indexed: int, announced: int, ended_early: bool) -> tuple[str, ...]:

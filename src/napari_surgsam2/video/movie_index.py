@@ -21,7 +21,7 @@ _BOXED_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")
 _NOT_VIDEO_FORMATS = ("tty", "image2", "bin", "srt", "ass", "webvtt")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PacketFacts:
     """What a packet says of itself, before it is decoded."""
 

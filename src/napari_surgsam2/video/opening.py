@@ -15,7 +15,7 @@ from napari_surgsam2.errors import UsageError, VideoError
 from .arrays import ArrayLike, StackVideo
 from .axes import guess_axes, plan_axes
 from .base import Video, VideoInfo, describe
-from .contrast import Contrast, require_pixel_type
+from .contrast import Contrast, require_pixel_type, validate_limits
 from .folder import PICTURE_KINDS, open_folder, open_pictures
 from .layers import ImageLayer, full_data, is_image_layer, layer_axes, layer_limits, layer_path
 from .movie import open_movie
@@ -27,6 +27,7 @@ MOVIE_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
     | {".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"}
 )
+_FRAMES_COMPARED = 5  # of a layer and its file
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUPPORTED = (
     "Supported are video files (mp4, avi, mov, mkv, webm and others that FFmpeg decodes), TIFF stacks, "
@@ -94,11 +95,11 @@ def open_video(
                 "The source is an open Video already; give the other arguments where it is opened."
             )
         return source
-    limits = None if contrast_limits is None else tuple(contrast_limits)
+    limits = None if contrast_limits is None else validate_limits(contrast_limits)
     if isinstance(source, (str, os.PathLike)):
         if not os.fspath(source):
             raise VideoError("The path of the video is empty; give a file or a folder.")
-        path = Path(source).expanduser()
+        path = _absolute(Path(source))
         try:
             return _open_path(path, limits, axes=axes, channel=channel, z=z)
         except OSError as error:
@@ -109,6 +110,13 @@ def open_video(
     if is_image_layer(source):
         return _open_layer(source, limits, axes, channel, z)
     return _open_array(source, limits, axes, channel, z)
+
+
+def _absolute(path: Path) -> Path:
+    """Return where a path leads now, wherever the process goes; a ~ of no known user is part of the name."""
+    with contextlib.suppress(RuntimeError):
+        path = path.expanduser()
+    return path.absolute()
 
 
 def _open_path(path: Path, limits: tuple[float, ...] | None, **choice: Any) -> Video:
@@ -158,10 +166,16 @@ def _open_layer(
     # The file is faster to read. It may be gone, or the layer a copy that has other pixels by now.
     with contextlib.suppress(VideoError):
         video = open_video(path, contrast_limits=limits)
-        if video.shape == shown.shape and np.array_equal(video.raw(0), shown.raw(0)):
+        if video.shape == shown.shape and _same_pixels(video, shown):
             return video
         video.close()
     return shown
+
+
+def _same_pixels(one: Video, other: Video) -> bool:
+    """Whether some frames of two videos of one shape are the same; what is registered differs later on."""
+    chosen = np.unique(np.linspace(0, one.n_frames - 1, _FRAMES_COMPARED).round().astype(int))
+    return all(np.array_equal(one.raw(t), other.raw(t)) for t in chosen.tolist())
 
 
 def _open_array(
@@ -174,8 +188,19 @@ def _open_array(
 ) -> Video:
     if not all(hasattr(array, asked) for asked in ("shape", "dtype", "__getitem__")):
         raise UsageError(f"A {type(array).__name__} cannot be opened as a video. {_SUPPORTED}")
+    if any(size != size for size in array.shape):  # NaN, in dask
+        raise VideoError(
+            f"The array has the shape {tuple(array.shape)}, in which a length is not known; have it found "
+            "with array.compute_chunk_sizes()."
+        )
     shape = tuple(int(size) for size in array.shape)
-    dtype = np.dtype(array.dtype).newbyteorder("=")
+    try:
+        dtype = np.dtype(array.dtype).newbyteorder("=")
+    except TypeError as error:
+        raise UsageError(
+            f"The pixels of a {type(array).__name__} are of type {array.dtype}, which numpy does not know; "
+            "give a numpy array, such as array.numpy()."
+        ) from error
     require_pixel_type(dtype)
     plan = plan_axes(guess_axes(shape) if axes is None else axes, shape, channel=channel, z=z)
     info = VideoInfo(

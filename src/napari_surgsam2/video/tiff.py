@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,13 @@ from .contrast import Contrast, require_pixel_type
 class _PagedSeries:
     """A TIFF series that is indexed like an array and reads one page at a time.
 
-    The index is a tuple with an int for every axis of the series that runs over pages, as a plan gives it.
+    The index is a tuple with an int or a slice for each axis, as a plan gives it. `shape` may leave out what
+    is missing at the end of the first axis.
     """
 
-    def __init__(self, series: Any) -> None:
+    def __init__(self, series: Any, shape: tuple[int, ...]) -> None:
         self._series = series
-        self.shape: tuple[int, ...] = tuple(series.shape)
+        self.shape = shape
         self.dtype: np.dtype[Any] = np.dtype(series.dtype)
         self._page_axes = len(series.keyframe.shape)
         self._page: tuple[int, NDArray[Any]] | None = None
@@ -35,12 +38,17 @@ class _PagedSeries:
         picks = index if isinstance(index, tuple) else (index,)
         picks += (slice(None),) * (len(self.shape) - len(picks))
         over_pages = len(self.shape) - self._page_axes
-        # A whole axis over pages is one of length 1 here: the plan picks from all others.
-        place = tuple(0 if isinstance(pick, slice) else pick for pick in picks[:over_pages])
-        dropped = [axis for axis, pick in enumerate(picks[:over_pages]) if not isinstance(pick, slice)]
-        kept = over_pages - len(dropped)
-        pixels = self._read_page(int(np.ravel_multi_index(place, self.shape[:over_pages])) if place else 0)
-        return pixels[(np.newaxis,) * kept + picks[over_pages:]]
+        sizes = self.shape[:over_pages]
+        kept = [
+            range(*pick.indices(size)) if isinstance(pick, slice) else [pick]
+            for pick, size in zip(picks, sizes, strict=False)
+        ]
+        pages = [
+            self._read_page(int(np.ravel_multi_index(place, sizes)) if place else 0)[picks[over_pages:]]
+            for place in itertools.product(*kept)
+        ]
+        lengths = [len(k) for k, pick in zip(kept, picks, strict=False) if isinstance(pick, slice)]
+        return np.stack(pages).reshape(*lengths, *pages[0].shape)
 
     def _read_page(self, number: int) -> NDArray[Any]:
         # Channels or planes may share a page; it is decoded once for those asked for in turn.
@@ -80,16 +88,18 @@ def open_tiff(
         if len(every_series) > 1:
             notes = (f"The file holds {len(every_series)} image series: the first is used.",)
         mapped, letters, shape, cut = _mapping(path, tiff, series)
+        if mapped is None:
+            shape, cut = _written(path, series, letters, shape)
     plan = plan_axes(letters if axes is None else axes, shape, channel=channel, z=z, middle_z=True)
 
     def open_series() -> tuple[ArrayLike, Callable[[], None] | None]:
         if mapped is not None:
             return np.memmap(path, mode="r", shape=shape, **mapped), None
         tiff = _opened(path)
-        return _PagedSeries(_series(tiff, path)[0]), tiff.close
+        return _PagedSeries(_series(tiff, path)[0], shape), tiff.close
 
     info = VideoInfo(
-        name=path.name.split(".")[0] or path.stem,
+        name=path.stem.removesuffix(".ome"),
         path=path,
         n_frames=plan.n_frames,
         height=shape[plan.y],
@@ -147,9 +157,15 @@ def _mapping(
     dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
     page_shape = tuple(int(size) for size in series.keyframe.shape)
     # ImageJ describes a large stack by its first page only; cut short, it passes for that page alone.
-    images = int((tiff.imagej_metadata or {}).get("images", 1))
+    imagej = tiff.imagej_metadata or {}
+    images = int(imagej.get("images", 1))
     if images > 1 and shape == page_shape:
-        axes, shape = "T" + axes, (images, *shape)
+        channels, slices = (int(imagej.get(name, 1)) for name in ("channels", "slices"))
+        over = {"T": images // (channels * slices), "Z": slices, "C": channels}
+        over = {letter: size for letter, size in over.items() if size > 1 and letter not in axes}
+        if math.prod(over.values()) != images:
+            over = {"T": images}
+        axes, shape = "".join(over) + axes, (*over.values(), *shape)
     frame_bytes = int(np.prod(shape[1:])) * dtype.itemsize
     there = (path.stat().st_size - offset) // frame_bytes if frame_bytes else shape[0]
     mapping = {"dtype": dtype, "offset": offset}
@@ -159,5 +175,26 @@ def _mapping(
         raise VideoError(
             f"'{path}' is cut short: not even its first frame is there. Copy or export it again."
         )
-    note = f"The file is cut short: {there} of {shape[0]} positions along {axes[0]} are there and used."
-    return mapping, axes, (there, *shape[1:]), (note,)
+    return mapping, axes, (there, *shape[1:]), (_cut_short(there, axes, shape),)
+
+
+def _written(
+    path: Path, series: Any, axes: str, shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the shape of what is there of a series of pages, and a note if it was not written to its end."""
+    pages = series.pages
+    count = len(pages)
+    while count and pages[count - 1] is None:
+        count -= 1
+    if count == len(pages) or axes[0] in "YX":
+        return shape, ()
+    there = count * shape[0] // len(pages)
+    if not there:
+        raise VideoError(
+            f"'{path}' is cut short: not even its first frame is there. Copy or export it again."
+        )
+    return (there, *shape[1:]), (_cut_short(there, axes, shape),)
+
+
+def _cut_short(there: int, axes: str, shape: tuple[int, ...]) -> str:
+    return f"The file is cut short: {there} of {shape[0]} positions along {axes[0]} are there and used."

@@ -53,7 +53,7 @@ def open_zarr(
         axes or letters or guess_axes(shape), shape, channel=channel, z=z, middle_z=letters is not None
     )
     info = VideoInfo(
-        name=path.name.split(".")[0] or path.stem,
+        name=path.stem.removesuffix(".ome"),
         path=path,
         n_frames=plan.n_frames,
         height=shape[plan.y],
