@@ -19,7 +19,12 @@ from napari_surgsam2.training.augmentation import NoObjectError, augment
 from napari_surgsam2.training.clips import SampledClip, TrainingClip, draw_frames
 from napari_surgsam2.training.labelled import LabelledVideos
 from napari_surgsam2.training.loading import ClipSampler, make_source
-from napari_surgsam2.training.settings import AugmentationSettings, SourceSettings, TrainingSettings
+from napari_surgsam2.training.settings import (
+    AugmentationSettings,
+    LabelPair,
+    SourceSettings,
+    TrainingSettings,
+)
 from napari_surgsam2.training.vos import VosFolder
 
 HEIGHT, WIDTH = 48, 64
@@ -111,6 +116,16 @@ def test_a_still_may_be_any_annotated_frame() -> None:
     assert {int(c[0]) for c in chosen if c is not None} == {1, 3, 5}
 
 
+@pytest.mark.parametrize(("every", "steps"), [(3, {3}), (4, {2, 4}), (5, set())])
+def test_clips_come_upon_a_second_annotated_frame_where_that_can_be(every: int, steps: set[int]) -> None:
+    annotated = np.arange(60) % every == 0
+    chosen = [draw_frames(np.random.default_rng(seed), annotated, 3, (2, 4)) for seed in range(40)]
+    if steps:
+        assert all(annotated[c[1:]].any() for c in chosen)
+        assert {int(abs(c[1] - c[0])) for c in chosen} == steps
+    assert all(annotated[c[0]] for c in chosen)
+
+
 def test_there_may_be_no_clip() -> None:
     rng = np.random.default_rng(0)
     assert draw_frames(rng, np.ones(4, bool), 5, (1, 1)) is None
@@ -179,6 +194,34 @@ def test_void_is_background_and_gray_pngs_hold_numbers(tmp_path: Path) -> None:
     assert sorted(np.unique(clip.labels).tolist()) == [0, 1, 2, 300, 600]
 
 
+def test_a_frame_of_nothing_but_void_shows_no_object(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", frames=3)
+    for file in (tmp_path / "Annotations" / "one").iterdir():
+        save_png(file, labels_of(1)[0], palette=False)
+    void = np.zeros((HEIGHT, WIDTH), np.uint8)
+    void[:3] = 255
+    save_png(tmp_path / "Annotations" / "one" / "00001.png", void, palette=False)
+
+    clip = vos(tmp_path).sample(np.random.default_rng(0), 3, (1, 1))
+
+    assert [label.any() for label in clip.labels] == [True, False, True]
+
+
+def test_pictures_of_16_bits_are_seen_as_they_are_tracked(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", frames=3)
+    for t in range(3):
+        deep = clip_of(3).frames[t, ..., 0].astype(np.uint16) * 16
+        Image.fromarray(deep).save(tmp_path / "JPEGImages" / "one" / f"{t:05d}.png")
+    source = vos(tmp_path)
+
+    clip = source.sample(np.random.default_rng(0), 1, (1, 1))
+
+    (video,) = source.validation_videos()
+    frames = video.open()[0]
+    assert any(np.array_equal(clip.frames[0], frames.frame(t)) for t in range(3))
+    assert len(np.unique(clip.frames)) > 2
+
+
 def spoil_size(root: Path) -> None:
     save_png(root / "Annotations" / "one" / "00000.png", labels_of(1, 24, 32)[0])
 
@@ -217,7 +260,7 @@ def empty_annotations(root: Path) -> None:
         (spoil_binary, r"has no pixels but 0 and 255, and 255 counts as background"),
         (spoil_annotation, r"The annotation .* cannot be read"),
         (spoil_picture, r"The picture .*00001.png' cannot be read"),
-        (empty_annotations, r"Of 100 clips of 2 frames from .* none begins with an annotated frame"),
+        (empty_annotations, r"No clip of 2 frames from .* begins with an annotated frame"),
     ],
 )
 def test_files_that_do_not_fit_are_said_when_they_are_read(
@@ -233,9 +276,7 @@ def test_files_that_do_not_fit_are_said_when_they_are_read(
 def test_videos_shorter_than_a_clip_are_said(tmp_path: Path) -> None:
     make_video(tmp_path, "one", frames=2)
 
-    with pytest.raises(
-        UsageError, match=r"Of 100 clips of 3 frames from .*; annotate more frames, or take fewer"
-    ):
+    with pytest.raises(UsageError, match=r"No clip of 3 frames from .*; annotate more frames, or take fewer"):
         vos(tmp_path).sample(np.random.default_rng(0), 3, (1, 1))
 
 
@@ -277,15 +318,20 @@ def save_labelled(root: Path, labels: np.ndarray, frames: int = 10) -> tuple[Pat
     return video, target
 
 
+def pair(root: Path, labels: np.ndarray, sparse: bool = False) -> LabelPair:
+    video, target = save_labelled(root, labels)
+    return LabelPair(str(video), str(target), sparse)
+
+
 def test_labels_are_known_from_the_first_to_the_last(tmp_path: Path) -> None:
     labels = labels_of(10).astype(np.uint16)
     labels[:2] = labels[8:] = labels[4] = 0
-    source = LabelledVideos([save_labelled(tmp_path, labels)])
+    source = LabelledVideos([pair(tmp_path, labels)])
 
     (video,) = source.validation_videos()
     frames, found, annotated = video.open()
     assert np.flatnonzero(annotated).tolist() == [2, 3, 4, 5, 6, 7]
-    np.testing.assert_array_equal(found, labels)
+    np.testing.assert_array_equal([found[t] for t in range(10)], labels)
     assert frames.shape == (10, HEIGHT, WIDTH)
     for seed in range(20):
         clip = source.sample(np.random.default_rng(seed), 4, (1, 2))
@@ -295,14 +341,30 @@ def test_labels_are_known_from_the_first_to_the_last(tmp_path: Path) -> None:
             assert clip.annotated[t] == (2 <= number_of(frame) <= 7)
 
 
+def test_frames_that_nobody_has_labelled_show_nothing_of_what_is_not_there(tmp_path: Path) -> None:
+    labels = labels_of(10)
+    labels[1::2] = 0
+    for sparse, known in ((False, range(9)), (True, range(0, 10, 2))):
+        (video,) = LabelledVideos([pair(tmp_path, labels, sparse)]).validation_videos()
+        assert np.flatnonzero(video.open()[2]).tolist() == list(known)
+
+
+def test_the_one_frame_with_an_object_is_always_found(tmp_path: Path) -> None:
+    labels = np.zeros_like(labels_of(10))
+    labels[0] = labels[9] = labels_of(1)[0]
+    source = LabelledVideos([pair(tmp_path, labels)])
+    for seed in range(30):
+        assert source.sample(np.random.default_rng(seed), 4, (1, 2)).labels[0].any()
+
+
 def test_a_picture_and_its_labels_are_a_still(tmp_path: Path) -> None:
     Image.fromarray(clip_of(1).frames[0]).save(tmp_path / "picture.png")
     save_png(tmp_path / "labels.png", labels_of(1)[0])
 
-    source = LabelledVideos([(tmp_path / "picture.png", tmp_path / "labels.png")])
+    source = LabelledVideos([LabelPair(str(tmp_path / "picture.png"), str(tmp_path / "labels.png"))])
 
     assert source.sample(np.random.default_rng(0), 1, (1, 3)).labels.shape == (1, HEIGHT, WIDTH)
-    with pytest.raises(UsageError, match="Of 100 clips of 2 frames from the labelled videos"):
+    with pytest.raises(UsageError, match="No clip of 2 frames from the labelled videos"):
         source.sample(np.random.default_rng(0), 2, (1, 3))
 
 
@@ -310,13 +372,13 @@ def test_labels_that_do_not_fit_are_said(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"have the shape \(9, 48, 64\), while the video .* has \(10, 48, 64\)"
     ):
-        LabelledVideos([save_labelled(tmp_path, labels_of(9))])
+        LabelledVideos([pair(tmp_path, labels_of(9))])
     with pytest.raises(UsageError, match="are empty; label at least one frame"):
-        LabelledVideos([save_labelled(tmp_path, np.zeros_like(labels_of(10)))])
+        LabelledVideos([pair(tmp_path, np.zeros_like(labels_of(10)))])
     with pytest.raises(UsageError, match="There are no videos to train on"):
         LabelledVideos([])
     with pytest.raises(UsageError, match="has the value -1; objects are numbered from 1"):
-        LabelledVideos([save_labelled(tmp_path, -(labels_of(10) == 1).astype(np.int16))]).sample(
+        LabelledVideos([pair(tmp_path, -(labels_of(10) == 1).astype(np.int16))]).sample(
             np.random.default_rng(0), 2, (1, 1)
         )
 
@@ -591,7 +653,7 @@ def test_workers_do_not_keep_python_from_ending(data: Path, tmp_path: Path) -> N
 def test_an_error_in_a_worker_is_raised_as_it_is(data: Path) -> None:
     sampler = ClipSampler(run_settings(data, workers=1, frames=13), 64)
 
-    with pytest.raises(UsageError, match=r"^Of 100 clips of 13 frames from"):
+    with pytest.raises(UsageError, match=r"^No clip of 13 frames from"):
         next(sampler.batches())
 
 
@@ -624,7 +686,9 @@ def test_clips_that_show_too_little_are_said(tmp_path: Path) -> None:
         label[0, 0] = 1
         save_png(file, label)
 
-    with pytest.raises(UsageError, match=r"\[\[training\]\] number \d: 30 clips were drawn\. No object"):
+    with pytest.raises(
+        UsageError, match=r"\[\[training\]\] number \d: 300 clips were drawn\. No object.*smallest"
+    ):
         ClipSampler(run_settings(tmp_path), 64).sample(0, 0)
 
 

@@ -237,9 +237,10 @@ def test_learning_rates_fall_towards_the_first_layers_of_the_trunk():
     assert decayed.isdisjoint(codes)
     assert {n for n, p in network.named_parameters() if p.ndim == 1}.isdisjoint(decayed)
     assert found["image_encoder.neck.convs.0.conv.weight"]["lr"] == pytest.approx(5e-4)
-    assert found[trunk + "blocks.4.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4)
-    assert found[trunk + "blocks.0.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4 * 0.8**4)
-    assert found[trunk + "patch_embed.proj.weight"]["lr"] == pytest.approx(5e-4 * 0.8**5)
+    assert found[trunk + "blocks.4.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4 * 0.8)
+    assert found[trunk + "blocks.0.mlp.layers.0.weight"]["lr"] == pytest.approx(5e-4 * 0.8**5)
+    assert found[trunk + "patch_embed.proj.weight"]["lr"] == pytest.approx(5e-4 * 0.8**6)
+    assert found[trunk + "pos_embed"]["lr"] == pytest.approx(5e-4)
 
 
 def test_the_rate_rises_and_falls():
@@ -471,6 +472,9 @@ def test_an_object_is_clicked_where_it_is_first_seen_well(tiny_model):
     labels[4:, 25:35, 25:35] = 2
     annotated = np.arange(6) != 1
     assert first_views(labels, annotated) == {1: 2, 2: 4}
+    labels[0, 20, 20:22] = labels[5, 20, 20] = 3
+    assert first_views(labels, annotated, any_size=True) == {1: 2, 2: 4, 3: 0}
+    labels[labels == 3] = 0
     frames = np.repeat(labels[..., None] * 80, 3, axis=-1)
     score = score_video(tiny_model, "two", open_video(frames), labels, annotated, corrections=1)
     assert score.objects == 2

@@ -36,7 +36,14 @@ from napari_surgsam2.tracking import FrameResult
 from napari_surgsam2.video import Video
 from napari_surgsam2.video.folder import open_pictures
 
-from .vos_folder import VosSequence, files_in, find_sequences, read_annotation, require_same_size
+from .vos_folder import (
+    VosSequence,
+    files_in,
+    find_sequences,
+    read_annotation,
+    refuse_binary,
+    require_same_size,
+)
 
 RECORD_NAME = "vos.json"
 _RECORD_VERSION = 2
@@ -241,6 +248,8 @@ def first_prompts(sequence: VosSequence, prompt: PromptKind) -> tuple[list[Promp
         for i in sorted(set(np.unique(labels).tolist()) - {0} - seen):
             seen.add(i)
             prompts += prompt.of_mask(sequence.name, t, i, labels == i)
+    if not prompts:
+        refuse_binary(sequence.annotations)
     return prompts, palette
 
 

@@ -146,18 +146,26 @@ def read_annotation(file: Path | None) -> npt.NDArray[np.integer]:
     Raises
     ------
     UsageError
-        If the file cannot be read, is no palette or gray picture, or holds nothing but void.
+        If the file cannot be read, or is no palette or gray picture.
     """
     assert file is not None
     mode, labels = _read_indices(file)
     if labels.dtype == np.uint8 and mode != "1":
-        if mode == "L" and not ((labels != 0) & (labels != VOID)).any() and (labels == VOID).any():
+        labels[labels == VOID] = 0
+    return labels
+
+
+def refuse_binary(files: Iterable[Path | None]) -> None:
+    """Raise UsageError if an annotation, of those that show no object, is a gray picture of 0 and void."""
+    for file in files:
+        if file is None:
+            continue
+        mode, labels = _read_indices(file)
+        if mode == "L" and (labels == VOID).any():
             raise UsageError(
                 f"The annotation '{file}' has no pixels but 0 and {VOID}, and {VOID} counts as background; "
                 "write objects as 1, 2, ..."
             )
-        labels[labels == VOID] = 0
-    return labels
 
 
 def read_label_png(file: Path) -> npt.NDArray[np.integer]:

@@ -548,7 +548,8 @@ class Tracker:
         wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
         if wanted == "auto":
             cuda = self.model.device.type == "cuda"
-            wanted = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+            fast = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+            wanted = "bfloat16" if fast else "float32"
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 

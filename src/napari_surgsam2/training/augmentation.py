@@ -90,7 +90,7 @@ def augment(
     NoObjectError
         If no object in the first frame is large enough.
     """
-    backwards = bool(settings.reverse and rng.random() < 0.5 and clip.annotated[-1])
+    backwards = bool(settings.reverse and rng.random() < 0.5 and clip.annotated[-1] and clip.labels[-1].any())
     views = [(backwards, _draw_view(rng, settings)) for _ in range(_VIEWS)]
     for turned, view in [*views, (backwards, _WHOLE), (False, _WHOLE)]:
         order = slice(None, None, -1 if turned else 1)

@@ -60,6 +60,14 @@ class TrainingClip:
         return not bool(self.masks[:, self.annotated].flatten(2).any(2).all())
 
 
+class Truth(Protocol):
+    """Labels of a video, indexed by frame: an array (T, Y, X), or what reads frames when asked."""
+
+    def __getitem__(self, t: int, /) -> npt.NDArray[Any]:
+        """Return the labels (Y, X) of a frame."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ValidationVideo:
     """A whole video with its truth.
@@ -69,11 +77,11 @@ class ValidationVideo:
     name : str
         What it is called in the scores.
     open : callable
-        Returns the video, its labels (T, Y, X) of integers and which frames are annotated (T,).
+        Returns the video, its labels of integers and which frames are annotated (T,).
     """
 
     name: str
-    open: Callable[[], tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]]
+    open: Callable[[], tuple[Video, Truth, npt.NDArray[np.bool_]]]
 
 
 class ClipSource(Protocol):
@@ -103,10 +111,46 @@ class ClipSource(Protocol):
         ...
 
 
+def draw_clip(
+    rng: np.random.Generator,
+    annotated: npt.NDArray[np.bool_],
+    frames: int,
+    frame_step: tuple[int, int],
+    label: Callable[[int], npt.NDArray[np.integer]],
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.integer]] | None:
+    """Draw the frames of a clip whose first one shows an object, as long as there is one.
+
+    Parameters
+    ----------
+    rng, annotated, frames, frame_step
+        As of `draw_frames`.
+    label : callable
+        Returns the labels (Y, X) of a frame; none is asked for twice.
+
+    Returns
+    -------
+    array of shape (frames,) and array of shape (Y, X), or None
+        Numbers of frames, and the labels of the first.
+    """
+    starts = annotated.copy()
+    while (chosen := draw_frames(rng, annotated, frames, frame_step, starts)) is not None:
+        first = label(int(chosen[0]))
+        if first.any():
+            return chosen, first
+        starts[chosen[0]] = False
+    return None
+
+
 def draw_frames(
-    rng: np.random.Generator, annotated: npt.NDArray[np.bool_], frames: int, frame_step: tuple[int, int]
+    rng: np.random.Generator,
+    annotated: npt.NDArray[np.bool_],
+    frames: int,
+    frame_step: tuple[int, int],
+    starts: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.intp] | None:
     """Draw the frames of a clip that starts with an annotated one.
+
+    A step gives way to another one by which a clip comes upon a second annotated frame, if there is one.
 
     Parameters
     ----------
@@ -116,6 +160,8 @@ def draw_frames(
         The frames of the video whose truth is known.
     frames, frame_step
         As of `ClipSource.sample`.
+    starts : array, shape (N,), bool, optional
+        Those of the annotated frames that it may start with; all if left out.
 
     Returns
     -------
@@ -123,18 +169,22 @@ def draw_frames(
         Numbers of frames; they fall where annotated frames have not enough others after them. None if there
         is no such clip.
     """
-    longest = (len(annotated) - 1) // max(frames - 1, 1)
+    starts = annotated if starts is None else starts
+    longest = max(1, (len(annotated) - 1) // max(frames - 1, 1))
     if frames > len(annotated):
         return None
-    # A drawn step that fits nowhere gives way to the next smaller one.
-    for step in range(min(int(rng.integers(frame_step[0], frame_step[1] + 1)), max(longest, 1)), 0, -1):
-        span = step * (frames - 1)
-        forward = np.flatnonzero(annotated[: len(annotated) - span])
-        if len(forward):
-            return int(rng.choice(forward)) + step * np.arange(frames)
-        backward = np.flatnonzero(annotated[span:])
-        if len(backward):
-            return int(rng.choice(backward)) + span - step * np.arange(frames)
+    drawn = min(int(rng.integers(frame_step[0], frame_step[1] + 1)), longest)
+    smaller, larger = range(drawn, 0, -1), range(drawn + 1, min(frame_step[1], longest) + 1)
+    for steps, again in (([*smaller, *larger], frames > 1), (smaller, False)):
+        for step in steps:
+            for offsets in (step * np.arange(frames), -step * np.arange(frames)):
+                places = np.flatnonzero(starts)
+                last = places + offsets[-1]
+                places = places[(last >= 0) & (last < len(annotated))]
+                if again and len(places):
+                    places = places[annotated[places[:, None] + offsets[1:]].any(1)]
+                if len(places):
+                    return int(rng.choice(places)) + offsets
     return None
 
 
@@ -142,7 +192,7 @@ def require_clip(found: SampledClip | None, what: str, frames: int) -> SampledCl
     """Return `found`, or raise UsageError where all draws were in vain."""
     if found is None:
         raise UsageError(
-            f"Of {MOST_DRAWS} clips of {frames} frames from {what}, none begins with an annotated frame that "
-            "shows an object; annotate more frames, or take fewer frames per clip."
+            f"No clip of {frames} frames from {what} begins with an annotated frame that shows an object; "
+            "annotate more frames, or take fewer frames per clip."
         )
     return found

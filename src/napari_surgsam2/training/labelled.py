@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.masks import read_labels
 from napari_surgsam2.video import Video, open_video
 
-from .clips import MOST_DRAWS, SampledClip, ValidationVideo, draw_frames, require_clip
+from .clips import SampledClip, Truth, ValidationVideo, draw_clip, require_clip
+from .settings import LabelPair
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,13 @@ class _Labelled:
 class LabelledVideos:
     """Videos with label volumes.
 
-    Between the first and the last frame with labels, a frame without any is taken to show no object; the
-    frames before and after are not annotated.
+    Between the first and the last frame with labels, a frame without any is taken to show no object, unless
+    its labels are sparse; the frames before and after are not annotated.
 
     Parameters
     ----------
-    pairs : sequence of (path, path)
-        Videos, as `open_video` takes them, and their labels, as `read_labels` takes them.
+    pairs : sequence of LabelPair
+        Videos and their labels.
 
     Raises
     ------
@@ -56,22 +56,20 @@ class LabelledVideos:
         If a video cannot be opened.
     """
 
-    def __init__(self, pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]]) -> None:
+    def __init__(self, pairs: Sequence[LabelPair]) -> None:
         if not pairs:
             raise UsageError("There are no videos to train on; give at least one, and its labels.")
-        self._items = [_open(Path(video), Path(labels)) for video, labels in pairs]
+        self._items = [_open(Path(p.video), Path(p.labels), p.sparse) for p in pairs]
 
     def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
         """Draw a video, and a clip of it."""
         found = None
-        for _ in range(MOST_DRAWS):
-            item = self._items[int(rng.integers(len(self._items)))]
-            chosen = draw_frames(rng, item.annotated, frames, frame_step)
-            if chosen is None:
+        for number in rng.permutation(len(self._items)).tolist():
+            item = self._items[number]
+            drawn = draw_clip(rng, item.annotated, frames, frame_step, item.label)
+            if drawn is None:
                 continue
-            first = item.label(int(chosen[0]))
-            if not first.any():
-                continue
+            chosen, first = drawn
             annotated = item.annotated[chosen]
             labels = np.zeros((frames, *first.shape), dtype=first.dtype)
             for t in np.flatnonzero(annotated).tolist():
@@ -87,20 +85,29 @@ class LabelledVideos:
 
 
 class _Opener:
-    """Reads a validation video's labels when they are wanted."""
+    """Opens a validation video; its labels are read frame by frame."""
 
     def __init__(self, item: _Labelled) -> None:
         self._item = item
 
-    def __call__(self) -> tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        item = self._item
-        labels = np.zeros(item.video.shape, dtype=item.label(0).dtype)
-        for t in np.flatnonzero(item.annotated).tolist():
-            labels[t] = item.label(t)
-        return item.video.reopen(), labels, item.annotated
+    def __call__(self) -> tuple[Video, Truth, npt.NDArray[np.bool_]]:
+        return self._item.video.reopen(), _Truth(self._item), self._item.annotated
 
 
-def _open(video_path: Path, labels_path: Path) -> _Labelled:
+class _Truth:
+    """The labels of a video, read when asked for; the newest frame is kept, as each object asks for it."""
+
+    def __init__(self, item: _Labelled) -> None:
+        self._item = item
+        self._newest: tuple[int, npt.NDArray[np.integer]] | None = None
+
+    def __getitem__(self, t: int) -> npt.NDArray[np.integer]:
+        if self._newest is None or self._newest[0] != t:
+            self._newest = t, self._item.label(t)
+        return self._newest[1]
+
+
+def _open(video_path: Path, labels_path: Path, sparse: bool) -> _Labelled:
     video = open_video(video_path)
     labels = read_labels(labels_path)
     if labels.ndim == 2:
@@ -119,6 +126,8 @@ def _open(video_path: Path, labels_path: Path) -> _Labelled:
     last = next(t for t in range(count - 1, -1, -1) if _frame(labels, t).any())
     annotated = np.zeros(count, dtype=bool)
     annotated[first : last + 1] = True
+    if sparse:
+        annotated[first : last + 1] = [_frame(labels, t).any() for t in range(first, last + 1)]
     return _Labelled(video, labels, labels_path, annotated)
 
 

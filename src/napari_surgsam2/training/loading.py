@@ -22,7 +22,7 @@ from .augmentation import NoObjectError, augment
 from .clips import ClipSource, TrainingClip
 from .settings import SourceSettings, TrainingSettings
 
-_MOST_DRAWS = 30  # of clips until one shows an object that is large enough
+_MOST_DRAWS = 300  # of clips until one shows an object that is large enough
 _ABSENCE_DRAWS = 6  # of clips until an object leaves one, where that is wanted
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _STREAM = 2  # keeps the clips' randomness apart from what else is drawn in a step
@@ -63,7 +63,7 @@ def make_source(settings: SourceSettings, progress: Callable[[int, int], None] |
         return VosFolder(s.images, s.annotations, s.videos)
     from .labelled import LabelledVideos
 
-    return LabelledVideos([(pair.video, pair.labels) for pair in s.pairs or ()])
+    return LabelledVideos(s.pairs or ())
 
 
 class ClipSampler:
@@ -123,7 +123,10 @@ class ClipSampler:
                 return augment(clip, rng, self._settings.augmentation, self._image_size, run.objects, leaving)
             except NoObjectError as error:
                 failure = error
-        raise UsageError(f"[[training]] number {number + 1}: {_MOST_DRAWS} clips were drawn. {failure}")
+        raise UsageError(
+            f"[[training]] number {number + 1}: {_MOST_DRAWS} clips were drawn. {failure} Or set a smaller "
+            "[augmentation] smallest."
+        )
 
     def batches(
         self, start_step: int = 0, places: Sequence[int] | None = None

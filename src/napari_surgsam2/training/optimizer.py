@@ -156,7 +156,8 @@ def make_optimizer(
             rate = settings.trunk_rate
             if name.startswith("image_encoder.trunk."):
                 match = _TRUNK_LAYER.match(name)
-                rate *= settings.layer_decay ** (depth - (int(match[1]) + 1 if match else 0))
+                if "pos_embed" not in name:  # as SAM 2 is trained
+                    rate *= settings.layer_decay ** (depth - int(match[1]) if match else depth + 1)
         decay = settings.weight_decay if id(parameter) in decayed else 0.0
         groups.setdefault((rate, decay, id(parameter) in matrices), []).append(parameter)
     tables = [

@@ -32,8 +32,8 @@ from .unroll import Batch, Unroller
 from .validation import VideoScore, mean_j_and_f, score_videos
 
 _MOST_SKIPPED = 20  # steps in a row whose gradients are not finite
-# Settings that may change when a run goes on: what comes out does not depend on them.
 _PROMPTS = 3  # keeps what the other processes draw apart from the clips' randomness
+# Settings that may change when a run goes on: what comes out does not depend on them.
 _FREE = (
     "output",
     "validation",
@@ -288,7 +288,7 @@ class TrainingRun:
         """
         scores: list[VideoScore] = []
         if self._team.is_first:
-            scores = list(score_videos(self.model(), self._videos, should_stop=should_stop))
+            scores = list(score_videos(self.model(), self._videos, should_stop=should_stop, any_size=True))
         if self._team.any(should_stop(), self.device):
             return None
         if self._team.is_first:
@@ -568,7 +568,11 @@ def _differences(found: Mapping[str, Any], mine: Mapping[str, Any], prefix: str 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
-        wanted = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        wanted = (
+            "bfloat16"
+            if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "float32"
+        )
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
 
 

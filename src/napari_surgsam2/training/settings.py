@@ -161,14 +161,18 @@ class LabelPair(_Table):
         Anything that `open_video` takes.
     labels : str
         Anything that `read_labels` takes, with one frame for each of the video's.
+    sparse : bool
+        Whether frames without labels are ones that nobody has labelled, rather than ones without an object.
     """
 
     video: str
     labels: str
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         self._require_text("video")
         self._require_text("labels")
+        self._require_flag("sparse")
 
 
 # What each kind of source needs, and what it may have besides.
@@ -411,7 +415,8 @@ class OptimizerSettings(_Table):
     trunk_rate : float
         Factor on it for the image encoder.
     layer_decay : float
-        Factor on it for every layer of the trunk, from the last to the first; 1 leaves them alike.
+        Factor on it for every layer of the trunk, from the last to the first; 1 leaves them alike. Position
+        embeddings are left out.
     weight_decay : float
         Of the weights of linear layers and convolutions; not of biases, norms and embeddings.
     betas : tuple of 2 floats

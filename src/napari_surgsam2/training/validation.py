@@ -15,7 +15,7 @@ from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import Tracker
 from napari_surgsam2.video import Video
 
-from .clips import ValidationVideo
+from .clips import Truth, ValidationVideo
 
 SEEN_WELL = 0.005  # of the picture: what an object must show of itself to be clicked
 
@@ -68,6 +68,7 @@ def score_videos(
     settings: TrackingSettings | None = None,
     corrections: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
+    any_size: bool = False,
 ) -> Iterator[VideoScore]:
     """Score videos one after the other, as `score_video` does; those without objects are left out.
 
@@ -79,7 +80,7 @@ def score_videos(
         frames, labels, annotated = video.open()
         try:
             score = score_video(
-                model, video.name, frames, labels, annotated, settings, corrections, should_stop
+                model, video.name, frames, labels, annotated, settings, corrections, should_stop, any_size
             )
         except ScoringStoppedError:
             return
@@ -91,16 +92,18 @@ def score_video(
     model: Model,
     name: str,
     video: Video,
-    labels: npt.NDArray[np.integer],
+    labels: Truth,
     annotated: npt.NDArray[np.bool_],
     settings: TrackingSettings | None = None,
     corrections: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
+    any_size: bool = False,
 ) -> VideoScore | None:
     """Track a video's objects and score them; None if it has none that is large enough.
 
     Every object gets one click in the middle of what is seen of it in the first annotated frame that shows
-    enough of it; what is before that does not count. Then, as often as `corrections` says, each gets a click
+    enough of it; what is before that does not count. With `any_size`, those of which no frame shows enough
+    get theirs in the one that shows most. Then, as often as `corrections` says, each gets a click
     in the middle of what is wrong in its worst frame, and all are tracked again.
 
     Parameters
@@ -111,7 +114,7 @@ def score_video(
         The video's name.
     video : Video
         Its frames.
-    labels : array, shape (T, Y, X)
+    labels : array, shape (T, Y, X), or Truth
         The truth; 0 is background.
     annotated : array, shape (T,), bool
         The frames whose truth is known.
@@ -121,20 +124,23 @@ def score_video(
         More clicks on each object.
     should_stop : callable, optional
         Asked after every frame.
+    any_size : bool
+        Whether small objects are scored as well.
 
     Raises
     ------
     ScoringStoppedError
         Where it said so.
     """
-    firsts = first_views(labels, annotated)
+    firsts = first_views(labels, annotated, any_size)
     if not firsts:
         return None
+    until = int(np.flatnonzero(annotated)[-1]) + 1
     tracker = Tracker(model, video, settings)
 
     def masks() -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
         """Track; yields frame, object, mask and true mask wherever they count."""
-        for result in tracker.propagate():
+        for result in tracker.propagate(frames=(0, until)):
             if should_stop():
                 raise ScoringStoppedError
             if annotated[result.frame]:
@@ -157,15 +163,21 @@ def score_video(
         tracker.close()
 
 
-def first_views(labels: npt.NDArray[np.integer], annotated: npt.NDArray[np.bool_]) -> dict[int, int]:
-    """Return the objects that are seen well enough, each with the first frame that shows it so."""
-    smallest = SEEN_WELL * labels[0].size
+def first_views(labels: Truth, annotated: npt.NDArray[np.bool_], any_size: bool = False) -> dict[int, int]:
+    """Return the objects that are seen well enough, each with the first frame that shows it so.
+
+    With `any_size` the others too, with the frame that shows most of them.
+    """
     firsts: dict[int, int] = {}
+    most: dict[int, tuple[int, int]] = {}
     for t in np.flatnonzero(annotated).tolist():
-        ids, counts = np.unique(labels[t], return_counts=True)
-        for i in ids[(ids != 0) & (counts >= smallest)].tolist():
-            firsts.setdefault(i, t)
-    return firsts
+        frame = labels[t]
+        for i, count in zip(*(x.tolist() for x in np.unique(frame, return_counts=True)), strict=True):
+            if i and count >= SEEN_WELL * frame.size:
+                firsts.setdefault(i, t)
+            elif i and count > most.get(i, (0, 0))[0]:
+                most[i] = count, t
+    return {i: t for i, (_, t) in most.items()} | firsts if any_size else firsts
 
 
 def _worst_frames(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from napari_surgsam2.evaluation.vos_folder import (
     VosSequence,
     find_sequences,
     read_annotation,
+    refuse_binary,
     require_same_size,
 )
 from napari_surgsam2.video import Video
 from napari_surgsam2.video.base import describe
 from napari_surgsam2.video.folder import open_pictures
 
-from .clips import MOST_DRAWS, SampledClip, ValidationVideo, draw_frames, require_clip
+from .clips import SampledClip, ValidationVideo, draw_clip, require_clip
 
 
 class VosFolder:
@@ -54,20 +56,52 @@ class VosFolder:
     ) -> None:
         self.images, self.annotations = Path(images), Path(annotations)
         self._sequences = find_sequences(self.images, self.annotations, videos)
+        self._deep: dict[str, Video] = {}  # those of more than 8 bits, which share one contrast
 
     def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
         """Draw a video, and a clip of it."""
         found = None
-        for _ in range(MOST_DRAWS):
-            sequence = self._sequences[int(rng.integers(len(self._sequences)))]
-            chosen = draw_frames(rng, sequence.annotated, frames, frame_step)
-            if chosen is None:
-                continue
-            first = read_annotation(sequence.annotations[chosen[0]])
-            if first.any():
-                found = _read_clip(sequence, chosen, first)
+        for number in rng.permutation(len(self._sequences)).tolist():
+            sequence = self._sequences[number]
+            label = partial(_label, sequence)
+            drawn = draw_clip(rng, sequence.annotated, frames, frame_step, label)
+            if drawn is not None:
+                found = self._read_clip(sequence, *drawn)
                 break
+        if found is None:
+            for sequence in self._sequences:
+                refuse_binary(sequence.annotations)
         return require_clip(found, f"'{self.images}'", frames)
+
+    def _read_clip(
+        self, sequence: VosSequence, chosen: npt.NDArray[np.intp], first: npt.NDArray[np.integer]
+    ) -> SampledClip:
+        frames = np.empty((len(chosen), *first.shape, 3), dtype=np.uint8)
+        labels = [first] + [np.zeros_like(first)] * (len(chosen) - 1)
+        for t, number in enumerate(chosen.tolist()):
+            picture, annotation = sequence.pictures[number], sequence.annotations[number]
+            frame = self._read_picture(sequence, number)
+            if frame.shape[:2] != first.shape:
+                require_same_size(sequence.annotations[chosen[0]], first.shape, picture, frame.shape[:2])
+            frames[t] = frame
+            if annotation is not None:
+                labels[t] = labels[t] if t == 0 else read_annotation(annotation)
+                require_same_size(annotation, labels[t].shape, picture, frame.shape[:2])
+        return SampledClip(frames, np.stack(labels), sequence.annotated[chosen])
+
+    def _read_picture(self, sequence: VosSequence, number: int) -> npt.NDArray[np.uint8]:
+        file = sequence.pictures[number]
+        try:
+            with Image.open(file) as picture:
+                if not picture.mode.startswith(("I", "F")):
+                    return np.asarray(picture.convert("RGB"))
+        except Exception as error:  # damaged pictures make the decoders raise nearly anything
+            raise UsageError(
+                f"The picture '{file}' cannot be read: {describe(error)}. It may be damaged; replace it."
+            ) from error
+        if sequence.name not in self._deep:
+            self._deep[sequence.name] = _open_pictures(sequence)
+        return self._deep[sequence.name].frame(number)
 
     def validation_videos(self) -> Sequence[ValidationVideo]:
         """Return the videos in full."""
@@ -82,7 +116,7 @@ class _Opener:
 
     def __call__(self) -> tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]:
         s = self._sequence
-        video = open_pictures(s.pictures, s.pictures[0].parent, s.name, None)
+        video = _open_pictures(s)
         labels = np.zeros(video.shape, dtype=np.uint8)
         for t in np.flatnonzero(s.annotated).tolist():
             label = read_annotation(s.annotations[t])
@@ -90,31 +124,14 @@ class _Opener:
             if label.dtype != labels.dtype:
                 labels = labels.astype(np.promote_types(label.dtype, labels.dtype))
             labels[t] = label
+        if not labels.any():
+            refuse_binary(s.annotations)
         return video, labels, s.annotated
 
 
-def _read_clip(
-    sequence: VosSequence, chosen: npt.NDArray[np.intp], first: npt.NDArray[np.integer]
-) -> SampledClip:
-    frames = np.empty((len(chosen), *first.shape, 3), dtype=np.uint8)
-    labels = [first] + [np.zeros_like(first)] * (len(chosen) - 1)
-    for t, number in enumerate(chosen.tolist()):
-        picture, annotation = sequence.pictures[number], sequence.annotations[number]
-        frame = _read_picture(picture)
-        if frame.shape[:2] != first.shape:
-            require_same_size(sequence.annotations[chosen[0]], first.shape, picture, frame.shape[:2])
-        frames[t] = frame
-        if annotation is not None:
-            labels[t] = labels[t] if t == 0 else read_annotation(annotation)
-            require_same_size(annotation, labels[t].shape, picture, frame.shape[:2])
-    return SampledClip(frames, np.stack(labels), sequence.annotated[chosen])
+def _label(sequence: VosSequence, t: int) -> npt.NDArray[np.integer]:
+    return read_annotation(sequence.annotations[t])
 
 
-def _read_picture(file: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except Exception as error:  # damaged pictures make the decoders raise nearly anything
-        raise UsageError(
-            f"The picture '{file}' cannot be read: {describe(error)}. It may be damaged; replace it."
-        ) from error
+def _open_pictures(sequence: VosSequence) -> Video:
+    return open_pictures(sequence.pictures, sequence.pictures[0].parent, sequence.name, None)
