@@ -203,13 +203,14 @@ def test_making_all_again_goes_on_after_an_interruption(
         np.testing.assert_array_equal(read(data / "results" / video), read(data / "whole" / video))
 
 
-def test_results_of_another_video_are_not_kept_as_new_ones(vos, data: Path) -> None:
+def test_results_of_another_video_are_not_kept_as_new_ones(vos, run: Run, data: Path) -> None:
     """Making one video again in another way leaves those of the others outdated."""
     vos()
     before = snapshot(data / "results" / "b")
     (data / "list.txt").write_text("a\n")
     assert vos("--force", "--prompt", "box", "--video-list", "list.txt").code == 0
     assert snapshot(data / "results" / "b") == before
+    assert "The result of 'b' is outdated" in run("evaluate", "results", "Annotations", cwd=data).err
 
     assert vos("--prompt", "box").code == 0
     assert snapshot(data / "results" / "b") != before

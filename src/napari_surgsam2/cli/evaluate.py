@@ -49,11 +49,18 @@ def evaluate(
     """Score masks against ground truth: J, F, J&F and Dice as DAVIS 2017 has them, and EndoVis scores."""
     from napari_surgsam2.evaluation import load_classes, pair_labels, write_csv, write_json
     from napari_surgsam2.evaluation.report import check_new_file
+    from napari_surgsam2.evaluation.vos import outdated_results
 
     for file in (csv, json):
         check_new_file(file, force)
     classes = None if endovis is None else load_classes(endovis)
     pairs = pair_labels(predictions, ground_truth, video_list)
+    if old := sorted(outdated_results(predictions) & {pair.name for pair in pairs}):
+        more = f" and {len(old) - 1} more" if len(old) > 1 else ""
+        _note(
+            f"The result of '{old[0]}'{more} is outdated: it was made otherwise than the others, and `vos` "
+            "has not come to it yet."
+        )
     videos = score_all(pairs, all_frames, no_void, classes)
     if csv is not None:
         write_csv(csv, videos, overwrite=force)

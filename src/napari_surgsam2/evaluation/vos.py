@@ -226,6 +226,12 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
         yield _segment(sequence, output, prompt, model, job, say, record)
 
 
+def outdated_results(folder: Path) -> set[str]:
+    """Return the videos of a folder whose results wait for being made anew, as its `vos.json` says."""
+    record = _Record._read(folder / RECORD_NAME)
+    return set() if record is None else record._outdated
+
+
 def first_prompts(sequence: VosSequence, prompt: PromptKind) -> tuple[list[Prompt], bytes | None]:
     """Return the prompts of all objects of a video, drawn from the first mask of each, and the palette.
 
