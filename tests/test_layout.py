@@ -18,18 +18,19 @@ PACKAGE = Path(napari_surgsam2.__file__).parent
 HOST = {"napari", "qtpy", "magicgui", "superqt", "PyQt5", "PyQt6", "PySide2", "PySide6", "npe2"}
 
 # What each part may import of this package, besides itself.
-BASE = {"prompts", "settings", "errors"}
+BASE = {"prompts", "settings", "errors", "paths"}
 ENGINE = {"network", "video", "checkpoints"} | BASE
 PIPELINE = ENGINE | {"tracking", "masks", "pipeline"}
 MAY_IMPORT = {
     "errors": set(),
+    "paths": set(),
     "settings": {"errors"},
-    "prompts": {"errors"},
-    "video": {"errors"},
+    "prompts": {"errors", "paths"},
+    "video": {"errors", "paths"},
     "network": {"errors"},
-    "checkpoints": {"errors", "network"},
+    "checkpoints": {"errors", "paths", "network"},
     "tracking": ENGINE,
-    "masks": {"errors", "video"},
+    "masks": {"errors", "paths", "video"},
     "pipeline": PIPELINE,
     "project": PIPELINE,
     "benchmark": ENGINE | {"tracking"},

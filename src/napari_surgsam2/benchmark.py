@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from .checkpoints import Model, load_model, registry_entry, resolve_device
+from .checkpoints.download import is_there
 from .checkpoints.loading import check_image_size
 from .checkpoints.registry import CHECKPOINT_SUFFIXES
 from .errors import UsageError
@@ -102,10 +103,10 @@ def bench_model(name_or_path: str, image_size: int | None, device: str) -> tuple
     if Path(name_or_path).suffix.lower() in CHECKPOINT_SUFFIXES:
         return load_model(name_or_path, image_size=image_size, device=device), False
     entry = registry_entry(name_or_path)
-    if entry.built_in or entry.path.is_file():
+    if entry.built_in or is_there(entry):
         return load_model(name_or_path, image_size=image_size, device=device), False
     chosen = resolve_device(device)
-    size = image_size or entry.image_size
+    size = entry.image_size if image_size is None else image_size
     check_image_size(size)
     torch.manual_seed(0)
     network = Sam2Network(config_for(entry.architecture)).to(chosen).eval()

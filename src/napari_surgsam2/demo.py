@@ -18,6 +18,7 @@ from .checkpoints import DEFAULT_MODEL, Model, load_model
 from .errors import OutputError, UsageError
 from .evaluation import label_scores
 from .masks import SheetFrame, contact_sheet, write_preview, writing
+from .paths import expanded
 from .pipeline import Reporting, TrackJob, run_job
 from .prompts import Point, central_position, points_to_csv
 from .synthetic import DEFAULT_SIZE, SyntheticClip, draw_frames, make_scene
@@ -134,7 +135,7 @@ def run_demo(
         As in `track`.
     """
     began = time.perf_counter()
-    target = Path(folder).expanduser().absolute()
+    target = expanded(folder).absolute()
     say = reporting or Reporting()
     with _staging(target, overwrite) as staging:
         if not isinstance(model, Model):
@@ -279,7 +280,7 @@ def _value(item: DemoObject, t: int, masked: bool) -> str:
 
 @contextmanager
 def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a folder beside `target`; at the end its files are put there, or they go on failure."""
+    """Yield a folder beside or in `target`; at the end its files are put there, or they go on failure."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file; the demo needs a folder. Choose another name.")
     if not target.parent.is_dir():
@@ -292,7 +293,9 @@ def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
         )
     if folders := [name for name in taken if (target / name).is_dir()]:
         raise OutputError(f"{target / folders[0]} is a folder, which is not replaced; move it away.")
-    staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
+    # A folder that is there may be on another disk than its parent.
+    around = target if target.is_dir() else target.parent
+    staging = around / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with writing(target):
             staging.mkdir()

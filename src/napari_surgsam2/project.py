@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .checkpoints.registry import CHECKPOINT_SUFFIXES, DEFAULT_MODEL
 from .errors import UsageError, VideoError
 from .masks._files import PROJECT_SUFFIX as PROJECT_SUFFIX
+from .paths import expanded
 from .prompts import Box, Mask, Point, Prompt, prompts_from_dict, prompts_to_dict
 from .prompts.files import PROJECT_KEY, write_json
 from .settings import TrackingSettings
@@ -214,7 +215,7 @@ def save_project(path: str | Path, project: Project) -> None:
     OutputError
         If it cannot be written.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.name.lower().endswith(PROJECT_SUFFIX):
         raise ProjectError(
             f"The project file is '{path}'; its name must end in '{PROJECT_SUFFIX}', by which it is known."
@@ -234,7 +235,7 @@ def load_project(path: str | Path) -> Project:
         If the file is missing, is no project, is of a newer version, or has a key or value that cannot be
         used; the message says which.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     document = _read(path)
     try:
         return _from_document(document, path.absolute().parent)
@@ -344,7 +345,7 @@ def _is_there(path: Path) -> bool:
 def _absolute(key: str, path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ProjectError(f"{key} is {path!r:.60}; it must be the path of a file or folder.")
-    return Path(path).expanduser().absolute()
+    return expanded(path).absolute()
 
 
 def _in_order(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:

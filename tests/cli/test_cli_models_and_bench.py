@@ -11,10 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from napari_surgsam2 import benchmark
 from napari_surgsam2.checkpoints import download as downloads
 from napari_surgsam2.checkpoints import registry, registry_entry
+from napari_surgsam2.cli.console import print_table
 
 from .conftest import Run
 
@@ -221,5 +223,17 @@ def test_the_module_is_the_command_and_its_exit_code_reaches_the_shell(tmp_path:
 
     assert outcome.returncode == 1
     assert outcome.stdout == ""
-    assert outcome.stderr == "Error: No file or folder at 'gone.mp4'; check the path.\n"
+    assert outcome.stderr == f"Error: No file or folder at '{tmp_path / 'gone.mp4'}'; check the path.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("video", box=None)
+    for name in ("scan[left].mp4", "a[/b].mp4", ":smile:.mp4"):
+        table.add_row(name)
+    print_table(table)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "scan[left].mp4",
+        "a[/b].mp4",
+        ":smile:.mp4",
+    ]

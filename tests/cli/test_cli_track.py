@@ -168,7 +168,7 @@ def test_a_damaged_frame_ends_the_run_and_what_is_before_can_be_tracked(track, t
 # What cannot be done: (arguments after the video, exit code, message)
 
 BAD = {
-    "no video": ("gone.mp4", [*POINT], 1, "No file or folder at 'gone.mp4'; check the path"),
+    "no video": ("gone.mp4", [*POINT], 1, "gone.mp4'; check the path"),
     "no name": ("", [*POINT], 2, "The video is ''"),
     "empty folder": ("empty", [*POINT], 1, "The folder 'empty' has no frames in it"),
     "empty file": ("empty.mp4", [*POINT], 1, "'empty.mp4' is empty"),

@@ -165,3 +165,16 @@ def test_only_memories_in_use_are_held_on_the_device(model, clip) -> None:
         assert set(held) <= obj.active
     tracker.close()
     gc.collect()
+
+
+def test_what_a_corrected_frame_was_passed_with_leaves_the_device(model, clip) -> None:
+    tracker = Tracker(model, clip)
+    tracker.add_points(0, 1, [(25, 20)])
+    for _ in tracker.propagate("forward", stop=8):
+        pass
+    tracker.add_points(0, 1, [(30, 30)])
+    tracker.predict(0)
+    for _ in tracker.propagate("forward", start=1, stop=20):
+        pass
+    obj = tracker._objects[1]
+    assert obj.visited[0].memory.active is None

@@ -23,14 +23,22 @@ def test_bfloat16_is_near_float32(model, clip) -> None:
     assert 0 < error < 0.1
 
 
-def test_out_of_memory_says_what_to_do_and_loses_nothing(model, clip, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_says_what_to_do_and_loses_nothing(error, model, clip, monkeypatch) -> None:
     tracker = Tracker(model, clip)
     tracker.add_points(0, 1, [(25, 20)])
     propagation = tracker.propagate("forward")
     done = [next(propagation) for _ in range(3)]
 
     def exhausted(*_args, **_kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(model.network, "encode_memory", exhausted)

@@ -273,6 +273,33 @@ def test_clearing_prompts_brings_the_tracked_mask_back(tracker: Tracker) -> None
     np.testing.assert_array_equal(tracker.predict(9).logits[0], tracked[9][1])
 
 
+def test_an_object_whose_prompts_are_cleared_on_the_way_is_tracked_no_further(tracker: Tracker) -> None:
+    click(tracker)
+    click(tracker, frame=0, at=(60, 80), object_id=2)
+    propagation = tracker.propagate("both")
+    for _ in range(3):
+        next(propagation)
+
+    tracker.clear_prompts(0, 2)
+
+    assert [i for r in propagation for i in r.object_ids.tolist() if i == 2 and r.frame > 2] == []
+
+
+def test_an_object_without_prompts_makes_no_pass_longer(tracker: Tracker) -> None:
+    click(tracker)
+    click(tracker, frame=0, at=(60, 80), object_id=2)
+    run(tracker, "both")
+    tracker.clear_prompts(0, 2)
+    propagation = tracker.propagate("both")
+    assert propagation.total == 24
+    assert [r.frame for r in propagation] == list(range(24))
+
+
+def test_points_that_are_no_table_are_told(tracker: Tracker) -> None:
+    with pytest.raises(PromptError, match=r"must be numbers of shape \(N, 2\)|must be \(N, 2\) numbers"):
+        tracker.add_points(0, 1, [(1, 2), (3,)])
+
+
 def test_a_negative_click_ahead_waits_until_tracking_gets_there(tracker: Tracker) -> None:
     click(tracker)
     click(tracker, frame=9, at=(40, 50), label=0)

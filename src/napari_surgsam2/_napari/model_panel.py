@@ -42,6 +42,7 @@ from napari_surgsam2.checkpoints import (
 )
 from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.paths import expanded
 from napari_surgsam2.settings import MEBIBYTE, TrackingSettings
 
 from .section import make_section
@@ -621,7 +622,7 @@ def _entry_text(model: str) -> str:
 
 def _is_here(model: str) -> bool:
     entry = registry().get(model)
-    path = Path(model).expanduser() if entry is None else entry.path
+    path = expanded(model) if entry is None else entry.path
     return path.is_file()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from napari_surgsam2.paths import expanded
 
 if TYPE_CHECKING:
     from napari_surgsam2.checkpoints import Model, Progress
@@ -18,7 +19,7 @@ def shared_model(name: str, image_size: int | None, device: str, progress: Progr
     """Return a model as `load_model` does, the same one while somebody still has it."""
     from napari_surgsam2.checkpoints import load_model
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     stamp = f"{path.resolve()}@{path.stat().st_mtime_ns}" if path.is_file() else name
     key = (stamp, image_size, device)
     with _lock:  # two viewers that open at the same time load, or download, it once

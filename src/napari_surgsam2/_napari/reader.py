@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_surgsam2.errors import VideoError
+from napari_surgsam2.paths import expanded
 from napari_surgsam2.video import Video, open_video
 from napari_surgsam2.video.folder import PICTURE_KINDS
 from napari_surgsam2.video.layers import METADATA_KEY
@@ -51,7 +52,7 @@ def read_videos(path: PathLike | Sequence[PathLike]) -> list[LayerData]:
 
 def _as_list(path: PathLike | Sequence[PathLike]) -> list[Path]:
     paths = [path] if isinstance(path, (str, os.PathLike)) else path
-    return [Path(entry).expanduser().absolute() for entry in paths]
+    return [expanded(entry).absolute() for entry in paths]
 
 
 def _is_ours(path: Path) -> bool:

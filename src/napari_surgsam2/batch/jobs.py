@@ -16,6 +16,7 @@ from napari_surgsam2.errors import SurgSam2Error, UsageError
 from napari_surgsam2.masks import refuse_to_replace
 from napari_surgsam2.masks._files import label_target
 from napari_surgsam2.masks._partial import partial_folder
+from napari_surgsam2.paths import expanded
 from napari_surgsam2.project import PROJECT_SUFFIX, Project, load_project
 from napari_surgsam2.prompts import (
     Prompt,
@@ -126,9 +127,9 @@ class Job:
     def _make_absolute(self) -> None:
         for column in ("video", "project"):
             if (value := getattr(self, column)) is not None:
-                self._set(column, Path(value).expanduser().absolute())
+                self._set(column, expanded(value).absolute())
         if isinstance(self.prompts, (str, os.PathLike)):
-            self._set("prompts", Path(self.prompts).expanduser().absolute())
+            self._set("prompts", expanded(self.prompts).absolute())
         elif self.prompts is not None:
             with column_of("prompts"):
                 self._set("prompts", tuple(as_prompts(self.prompts)))
@@ -307,7 +308,7 @@ def checked_model(model: Any) -> str:
     if Path(text).suffix.lower() not in CHECKPOINT_SUFFIXES:
         with column_of("model"):
             return registry_entry(text).name
-    path = Path(text).expanduser().absolute()
+    path = expanded(text).absolute()
     if not path.is_file():
         raise JobError("model", f"There is no checkpoint '{path}'; check the path.")
     return str(path)

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from napari_surgsam2.errors import OutputError
 from napari_surgsam2.masks import writing
+from napari_surgsam2.paths import expanded
 
 from .jobs import Job
 
@@ -186,7 +187,7 @@ class ReportFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = expanded(folder).absolute()
         with writing(self.folder):
             (self.folder / SHEETS_NAME).mkdir(parents=True, exist_ok=True)
         self._earlier = self._read_earlier()

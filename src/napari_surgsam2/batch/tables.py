@@ -14,6 +14,7 @@ from typing import Any
 
 from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.paths import expanded
 from napari_surgsam2.project import PROJECT_SUFFIX
 from napari_surgsam2.settings import TrackingSettings
 
@@ -60,7 +61,7 @@ def load_jobs(
     UsageError
         If the table cannot be read, or any job of it cannot be done; each error with its row and column.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if output_format not in (None, *OUTPUT_ENDINGS):
         raise UsageError(f"The format is {output_format!r}; it must be one of {', '.join(OUTPUT_ENDINGS)}.")
     for_all = {
@@ -95,7 +96,7 @@ class _Places:
     def __init__(self, folder: Path, output_dir: str | Path | None, output_format: str) -> None:
         self.folder = folder.absolute()
         self.is_given = output_dir is not None
-        self.outputs = self.folder if output_dir is None else Path(output_dir).expanduser().absolute()
+        self.outputs = self.folder if output_dir is None else expanded(output_dir).absolute()
         self._ending = OUTPUT_ENDINGS[output_format]
 
     def join(self, column: str, text: str) -> str:

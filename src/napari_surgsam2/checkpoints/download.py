@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -73,7 +75,7 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
         If the file cannot be downloaded, or is not what it should be; says where to put it by hand.
     """
     path = entry.path
-    if path.is_file():
+    if is_there(entry):
         _check_size(entry)
         return path
     if entry.url is None:
@@ -82,16 +84,24 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
     import requests
 
     expected = expected_digest(entry)
+    # What is not known to be right does not get its name before it was looked at.
+    arrived = path if expected is not None else path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     bar = None if progress is None else _ProgressBar(progress, entry.bytes)
     pooch.get_logger().setLevel(logging.ERROR)
     try:
         pooch.retrieve(
             entry.url,
             known_hash=None if expected is None else f"sha256:{expected}",
-            fname=entry.file,
+            fname=arrived.name,
             path=path.parent,
             downloader=pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK, timeout=_TIMEOUT),
         )
+        if expected is None:
+            _accept_first_download(entry, arrived)
+        # pooch leaves it to be read by its owner alone.
+        umask = os.umask(0)
+        os.umask(umask)
+        path.chmod(0o666 & ~umask)
     except requests.exceptions.RequestException as error:
         raise CheckpointError(_by_hand(entry, f"could not be downloaded ({_reason(error)})")) from error
     except ValueError as error:  # pooch's word for a digest that differs
@@ -104,9 +114,15 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
             f"The model '{entry.name}' could not be written to '{path}' ({error}); free space there, or set "
             "NAPARI_SURGSAM2_CACHE to another folder."
         ) from error
-    if expected is None:
-        _accept_first_download(entry)
+    finally:
+        if arrived != path:
+            arrived.unlink(missing_ok=True)
     return path
+
+
+def is_there(entry: RegistryEntry) -> bool:
+    """Whether the file of a known model is there, and may be looked at."""
+    return os.path.isfile(entry.path)  # noqa: PTH113  # that of pathlib raises where a folder may not be entered
 
 
 def verify(entry: RegistryEntry) -> str | None:
@@ -122,7 +138,7 @@ def verify(entry: RegistryEntry) -> str | None:
     CheckpointError
         If the file is missing or damaged.
     """
-    if not entry.path.is_file():
+    if not is_there(entry):
         raise CheckpointError(_not_there(entry))
     _check_size(entry)
     expected = expected_digest(entry)
@@ -131,15 +147,16 @@ def verify(entry: RegistryEntry) -> str | None:
     return expected
 
 
-def _accept_first_download(entry: RegistryEntry) -> None:
-    with entry.path.open("rb") as file:
+def _accept_first_download(entry: RegistryEntry, arrived: Path) -> None:
+    """Look at a file whose digest nobody knows, note its digest, and give it its name."""
+    with arrived.open("rb") as file:
         magic = file.read(len(_ZIP_MAGIC))
     if magic != _ZIP_MAGIC:
-        entry.path.unlink()
         raise CheckpointError(
             _by_hand(entry, "could not be downloaded (the server sent a page instead of the file)")
         )
-    digest_path(entry).write_text(f"{_sha256(entry.path)}  {entry.file}\n", encoding="ascii")
+    digest_path(entry).write_text(f"{_sha256(arrived)}  {entry.file}\n", encoding="ascii")
+    arrived.replace(entry.path)
 
 
 def _sha256(path: Path) -> str:
@@ -191,6 +208,10 @@ def _reason(error: Exception) -> str:
         return f"no answer within {_TIMEOUT:.0f} seconds"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke off"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"the server's certificate was refused, perhaps because of a proxy: {error}"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy that is set does not answer: {error}"
     if isinstance(error, requests.exceptions.ConnectionError):
         return "there is no connection to the server"
     return str(error)

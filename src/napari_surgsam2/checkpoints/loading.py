@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_surgsam2.errors import CheckpointError, DeviceError, UsageError
+from napari_surgsam2.errors import CheckpointError, DeviceError, DeviceMemoryError, UsageError
 from napari_surgsam2.network import NetworkConfig, Sam2Network, config_from_state_dict
+from napari_surgsam2.paths import expanded
 
 from .download import Progress, ensure_downloaded
 from .registry import CHECKPOINT_SUFFIXES, registry_entry
@@ -95,7 +97,26 @@ def load_model(
     state, metadata = read_checkpoint(path)
     network = build_network(state, metadata, path)
     size = _own_image_size(metadata, path, default_size) if image_size is None else image_size
-    return Model(str(name_or_path), path, network.to(chosen).eval(), size, chosen)
+    try:
+        network = network.to(chosen)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceMemoryError(
+            f"The device '{chosen}' has no room for the model '{name_or_path}'; end what else uses it, or "
+            "take a smaller model or the device 'cpu'."
+        ) from error
+    return Model(str(name_or_path), path, network.eval(), size, chosen)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory; only CUDA has an error of its own for that."""
+    text = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
 
 
 def check_image_size(size: int) -> None:
@@ -152,10 +173,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     CheckpointError
         If the file is missing or is not a checkpoint.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # those of pathlib raise where a folder may not be entered
         raise CheckpointError(f"'{path}' is a folder; a checkpoint is a file. Give the file itself.")
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at '{path}'; check the path.")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise CheckpointError(
+            f"There is no checkpoint at '{path}', or it may not be looked at; check the path and the "
+            "permissions."
+        )
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
@@ -221,7 +245,7 @@ def build_network(state: Mapping[str, Tensor], metadata: Mapping[str, str], path
 
 
 def _locate(name_or_path: str | Path, progress: Progress | None) -> tuple[Path, int]:
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         return path, DEFAULT_IMAGE_SIZE
     entry = registry_entry(str(name_or_path))

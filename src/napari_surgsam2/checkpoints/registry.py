@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.paths import expanded
 
 CACHE_VARIABLE = "NAPARI_SURGSAM2_CACHE"
 DEFAULT_MODEL = "nano"
@@ -63,7 +64,7 @@ class RegistryEntry:
 def cache_folder() -> Path:
     """Return the folder of downloaded checkpoints: $NAPARI_SURGSAM2_CACHE, or the user's cache folder."""
     if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     import pooch
 
     return Path(pooch.os_cache("napari-surgsam2"))

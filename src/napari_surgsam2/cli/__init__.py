@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import NoReturn
@@ -54,6 +55,8 @@ def main() -> None:
     """Run the command line; leave with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     # what tifffile logs of damaged files is said in notes and errors of our own
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be in its code page
     try:
         app()
     except SurgSam2Error as error:

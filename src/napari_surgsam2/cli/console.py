@@ -44,7 +44,7 @@ def interruption_says(message: str | Callable[[], str]) -> Iterator[None]:
 
 def print_table(table: Table) -> None:
     """Print a table on the standard output; a pipe, which has no width, gets every row on one line."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 400
     console.print(table)
@@ -78,7 +78,7 @@ class FramesPerSecond(ProgressColumn):
 def frame_progress() -> Progress:
     """Return a bar that counts frames, with frames/s and time left."""
     return _Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         FramesPerSecond(),
@@ -90,7 +90,7 @@ def frame_progress() -> Progress:
 def step_progress() -> Progress:
     """Return a bar that counts steps, with the time left."""
     return _Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -101,7 +101,7 @@ def step_progress() -> Progress:
 def download_progress() -> Progress:
     """Return a bar that counts bytes."""
     return _Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

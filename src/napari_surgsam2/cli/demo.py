@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +89,7 @@ def _tell(folder: Path, outcome: DemoOutcome) -> None:
         f"Clicks:   {folder / POINTS}",
         f"Clip:     {folder / CLIP}",
         "Next:     "
-        + shlex.join(
+        + _command_line(
             [
                 "napari-surgsam2",
                 "track",
@@ -100,3 +102,8 @@ def _tell(folder: Path, outcome: DemoOutcome) -> None:
         ),
     ]
     error_console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _command_line(words: list[str]) -> str:
+    """Return a command as it is typed: Windows has quotes of its own."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

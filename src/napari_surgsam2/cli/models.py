@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from napari_surgsam2.checkpoints.download import is_there
 from napari_surgsam2.checkpoints.registry import DEFAULT_MODEL, cache_folder, registry, registry_entry
 
 from .console import download_progress, error_console, interruption_says, print_table
@@ -23,7 +24,7 @@ def list_models() -> None:
     """List the models known by name."""
     table = Table("name", "", "size", "input", "what it is", box=None, pad_edge=False)
     for entry in registry().values():
-        here = "built in" if entry.built_in else "downloaded" if entry.path.is_file() else ""
+        here = "built in" if entry.built_in else "downloaded" if is_there(entry) else ""
         default = " (default)" if entry.name == DEFAULT_MODEL else ""
         table.add_row(entry.name + default, here, _size(entry), f"{entry.image_size} px", entry.about)
     print_table(table)
@@ -43,7 +44,7 @@ def info(name: Name) -> None:
         table.add_row("SHA-256", entry.sha256 or "not published; that of the first download is kept")
         table.add_row("address", entry.url)
     table.add_row("file", str(entry.path))
-    here = "built in" if entry.built_in else "yes" if entry.path.is_file() else "no"
+    here = "built in" if entry.built_in else "yes" if is_there(entry) else "no"
     table.add_row("downloaded", here)
     print_table(table)
 
@@ -81,5 +82,5 @@ def verify(name: Name) -> None:
 
 
 def _size(entry: RegistryEntry) -> str:
-    size = entry.path.stat().st_size if entry.built_in and entry.path.is_file() else entry.bytes
+    size = entry.path.stat().st_size if entry.built_in and is_there(entry) else entry.bytes
     return "not known" if size is None else f"{size / 1e6:.0f} MB"

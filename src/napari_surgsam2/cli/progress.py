@@ -20,6 +20,27 @@ if TYPE_CHECKING:
     from napari_surgsam2.video import Video
 
 
+class DownloadBar:
+    """Shows a download among the bars of a run, from its first bytes until it is said to be over."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Show so many bytes, of so many."""
+        if self._task is None:
+            self._task = self._bar.add_task("Downloading (MB)", total=None)
+        mega = 1_000_000
+        self._bar.update(self._task, completed=done // mega, total=None if total is None else total // mega)
+
+    def end(self) -> None:
+        """Take it away."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+
 class RunProgress:
     """Shows how a run goes, and remembers what its summary needs."""
 
@@ -28,7 +49,7 @@ class RunProgress:
     def __init__(self) -> None:
         self.is_tracking = False  # between the first and the last frame
         self._task: TaskID | None = None
-        self._download: TaskID | None = None
+        self._download: DownloadBar | None = None
         self._drawing: TaskID | None = None
         self._facts: dict[str, Any] = {}
 
@@ -36,9 +57,10 @@ class RunProgress:
         """Return what shows it all."""
         from napari_surgsam2.pipeline import Reporting
 
+        download = self._download = DownloadBar(self.bar)
         return Reporting(
             opened=self._on_opened,
-            downloading=self._on_downloading,
+            downloading=download,
             loaded=self._on_loaded,
             tracked=self._on_tracked,
             drawn=self._on_drawn,
@@ -50,19 +72,11 @@ class RunProgress:
         for note in video.notes:
             error_console.print(f"Note: {note}", markup=False, soft_wrap=True)
 
-    def _on_downloading(self, done: int, total: int | None) -> None:
-        if self._download is None:
-            self._download = self.bar.add_task("Downloading (MB)", total=None)
-        mega = 1_000_000
-        self.bar.update(
-            self._download, completed=done // mega, total=None if total is None else total // mega
-        )
-
     def _on_loaded(self, model: Model) -> None:
         size = f"{model.image_size} pixels"
         self._facts |= {"model": model.name, "image_size": model.image_size, "device": str(model.device)}
         if self._download is not None:
-            self.bar.remove_task(self._download)
+            self._download.end()
         error_console.print(f"Model {model.name} at {size} on {model.device}", markup=False, soft_wrap=True)
 
     def _on_tracked(self, _: FrameResult, done: int, total: int) -> None:
@@ -96,12 +110,13 @@ def interruptible(finish: Callable[[], bool], what: str = "frame") -> Iterator[C
 
     A second one ends it at once in any case.
     """
-    asked = False
+    asked = at_once = False
 
     def stop(signum: int, _: object) -> None:
-        nonlocal asked
+        nonlocal asked, at_once
         again, asked = asked, True
         if again or not finish():
+            at_once = True
             raise KeyboardInterrupt
         error_console.print(f"Stopping after this {what}; press Ctrl+C again to stop at once.")
 
@@ -111,7 +126,7 @@ def interruptible(finish: Callable[[], bool], what: str = "frame") -> Iterator[C
     try:
         yield lambda: asked
     except SurgSam2Error as error:
-        if asked and error.exit_code != InterruptedRunError.exit_code:
+        if at_once and error.exit_code != InterruptedRunError.exit_code:
             raise KeyboardInterrupt from error  # some libraries turn it into an error of their own
         raise
     finally:

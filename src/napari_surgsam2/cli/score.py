@@ -12,6 +12,7 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.settings import PruningSettings, TrackingSettings
 
 from .console import frame_progress, interruption_says, print_table
+from .progress import DownloadBar
 
 if TYPE_CHECKING:
     from napari_surgsam2.training.validation import VideoScore
@@ -37,17 +38,19 @@ def score(
 ) -> None:
     """Track made-up clips from one click on each object, and score the masks against the exact truth."""
     height, x, width = size.lower().partition("x")
-    if not (x and height.isdigit() and width.isdigit()):
+    if not (x and height.isdecimal() and width.isdecimal()):
         raise UsageError(f"The size is '{size}'; it must be height and width, such as 512x640.")
     from napari_surgsam2.checkpoints import load_model
     from napari_surgsam2.training.synthetic import SyntheticClips
     from napari_surgsam2.training.validation import score_videos
 
     source = SyntheticClips([scene], seed, clips, frames, (int(height), int(width)))
-    loaded = load_model(model, image_size=image_size, device=device)
     settings = TrackingSettings(pruning=PruningSettings(prune_frames=prune_frames))
     scores: list[VideoScore] = []
     with frame_progress() as bar, interruption_says("Stopped before all clips were scored."):
+        download = DownloadBar(bar)
+        loaded = load_model(model, image_size=image_size, device=device, progress=download)
+        download.end()
         task = bar.add_task("Clips", total=clips)
         for one in score_videos(loaded, source.validation_videos(), settings, corrections):
             scores.append(one)

@@ -14,7 +14,7 @@ from napari_surgsam2.settings import PruningSettings, TrackingSettings
 
 from .console import error_console, frame_progress, interruption_says, print_table
 from .evaluate import print_scores, score_all
-from .progress import interruptible
+from .progress import DownloadBar, interruptible
 from .track import PrecisionChoice
 
 if TYPE_CHECKING:
@@ -131,23 +131,20 @@ class _VosProgress:
         self.has_begun = False
         self._videos: list[str] = []
         self._frames: TaskID | None = None
-        self._download: TaskID | None = None
+        self._download: DownloadBar | None = None
 
     def on_found(self, names: Sequence[str]) -> None:
         self._videos = list(names)
 
     def on_downloading(self, done: int, total: int | None) -> None:
         if self._download is None:
-            self._download = self.bar.add_task("Downloading (MB)", total=None)
-        mega = 1_000_000
-        self.bar.update(
-            self._download, completed=done // mega, total=None if total is None else total // mega
-        )
+            self._download = DownloadBar(self.bar)
+        self._download(done, total)
 
     def on_loaded(self, model: Model) -> None:
         self.has_begun = True
         if self._download is not None:
-            self.bar.remove_task(self._download)
+            self._download.end()
         text = f"Model {model.name} at {model.image_size} pixels on {model.device}"
         error_console.print(text, markup=False, soft_wrap=True)
 

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.paths import expanded
 
 from .palette import voc_palette
 
@@ -116,14 +117,6 @@ def refuse_to_replace(
                 f"The output '{target}' is among the frames in the folder '{path}', and would be taken for "
                 "one of them; choose another output."
             )
-
-
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path with ~ as a home folder; where that is no user's, it is part of the name."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 @contextlib.contextmanager

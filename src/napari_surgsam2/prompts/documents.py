@@ -98,7 +98,7 @@ def _mask_from_runs(shape: Sequence[int], runs: Sequence[int]) -> BoolArray:
     if not isinstance(shape, Sequence) or len(shape) != 2:
         raise PromptError(f"the shape of a mask is {shape!r:.40}; it must be [height, width].")
     height, width = (whole_number("The shape of a mask", n, 1) for n in shape)
-    if not isinstance(runs, Sequence) or not all(type(n) is int and 0 <= n <= height * width for n in runs):
+    if not isinstance(runs, list) or not all(type(n) is int and 0 <= n <= height * width for n in runs):
         raise PromptError(f"the runs of a mask are {runs!r:.40}; they must be a list of whole numbers.")
     lengths = np.asarray(runs, dtype=np.int64)
     if sum(runs) != height * width:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_surgsam2.errors import OutputError, PromptError
+from napari_surgsam2.paths import expanded
 
 from .documents import prompts_from_dict, prompts_from_json, prompts_to_dict
 from .kinds import Box, Mask, Point, Prompt
@@ -36,7 +37,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     PromptError
         If the file is missing, is neither, or holds a prompt that cannot be used.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -85,7 +86,7 @@ def save_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
     OutputError
         If it cannot be written.
     """
-    write_json(Path(path).expanduser(), prompts_to_dict(prompts), "prompts")
+    write_json(expanded(path), prompts_to_dict(prompts), "prompts")
 
 
 def write_json(path: Path, document: dict[str, Any], what: str) -> None:

@@ -180,7 +180,9 @@ class _Pass:
         return min((f for f in frames if f < self._stop), default=self._stop)
 
     def _last_entry(self) -> int:
-        return max((self._entry(obj) for obj in self._chosen()), default=self._start)
+        tracker = self._tracker
+        tracked = (o for o in self._chosen() if o in self._entered or tracker._starting_frames(o))
+        return max(map(self._entry, tracked), default=self._start)
 
     def count(self) -> int:
         """Return how many frames the whole pass visits."""
@@ -271,6 +273,8 @@ class _Pass:
     def _takes_part(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
         if self._direction == "both" and not reverse:
             # From its prompts on, and not from masks that an earlier pass left before them.
+            if not obj.conditioning:
+                return False
             if obj not in self._entered and not any(f <= frame for f in obj.conditioning):
                 return False
             self._entered.setdefault(obj, frame)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_surgsam2.checkpoints import Model
+from napari_surgsam2.checkpoints.loading import is_out_of_memory
 from napari_surgsam2.errors import DeviceMemoryError, PromptError
 from napari_surgsam2.network import ConvNetConfig, Decoded, FrameFeatures
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
@@ -123,8 +124,13 @@ class Tracker:
         PromptError
             If a point is outside the video, not a number, or the shapes do not fit.
         """
-        array = np.atleast_2d(np.asarray(points, dtype=float))
-        flags = np.ones(len(array)) if labels is None else np.atleast_1d(np.asarray(labels))
+        try:
+            array = np.atleast_2d(np.asarray(points, dtype=float))
+            flags = np.ones(len(array)) if labels is None else np.atleast_1d(np.asarray(labels))
+        except (TypeError, ValueError) as error:
+            raise PromptError(
+                f"points are {points!r:.60}; they must be (N, 2) numbers, each (y, x)."
+            ) from error
         if array.ndim != 2 or array.shape[1:] != (2,) or flags.shape != (len(array),):
             raise PromptError(
                 f"points have shape {array.shape} and labels {flags.shape}; they must be (N, 2), each "
@@ -493,8 +499,9 @@ class Tracker:
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
-        if tracked is not None:
-            tracked.active = None
+        for replaced in (tracked, None if visit is None else visit.memory):
+            if replaced is not None:
+                replaced.active = None
         prompts.pending = prompts.mask_pending = False
 
     def _host_memories(self, decoded: Decoded, reverse: bool) -> Iterator[FrameMemory]:
@@ -527,7 +534,9 @@ class Tracker:
         try:
             with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             self._frames.clear()
             raise DeviceMemoryError(
                 f"The device '{device}' ran out of memory at an input of {self.model.image_size} pixels with "

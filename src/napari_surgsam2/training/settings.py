@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.paths import expanded
 from napari_surgsam2.settings import _Settings
 
 NEW = "new"
@@ -618,7 +619,7 @@ class TrainingSettings(_Table):
         """Return a copy whose relative paths are taken from `folder`."""
 
         def at(path: str) -> str:
-            return str(folder / Path(path).expanduser())
+            return str(folder / expanded(path))
 
         is_file = Path(self.model.start).suffix.lower() in CHECKPOINT_SUFFIXES
         return self.replace(
@@ -650,7 +651,7 @@ def load_settings(path: str | Path) -> TrainingSettings:
     UsageError
         If the file cannot be read, or something in it cannot be used; says in which table.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_surgsam2.errors import UsageError, VideoError
+from napari_surgsam2.paths import expanded
 
 from .arrays import ArrayLike, StackVideo
 from .axes import guess_axes, plan_axes
@@ -99,7 +100,7 @@ def open_video(
     if isinstance(source, (str, os.PathLike)):
         if not os.fspath(source):
             raise VideoError("The path of the video is empty; give a file or a folder.")
-        path = _absolute(Path(source))
+        path = expanded(source).absolute()  # wherever the process goes
         try:
             return _open_path(path, limits, axes=axes, channel=channel, z=z)
         except OSError as error:
@@ -110,13 +111,6 @@ def open_video(
     if is_image_layer(source):
         return _open_layer(source, limits, axes, channel, z)
     return _open_array(source, limits, axes, channel, z)
-
-
-def _absolute(path: Path) -> Path:
-    """Return where a path leads now, wherever the process goes; a ~ of no known user is part of the name."""
-    with contextlib.suppress(RuntimeError):
-        path = path.expanduser()
-    return path.absolute()
 
 
 def _open_path(path: Path, limits: tuple[float, ...] | None, **choice: Any) -> Video:
