@@ -287,6 +287,7 @@ def test_everything_is_there_again_after_another_video(clicked, clip, surgery):
     np.testing.assert_array_equal(masks.data, kept)
     assert not session.history.can_undo
     session.remove_object(1)
+    session.finish()
     assert not (masks.data == 1).any()
 
 

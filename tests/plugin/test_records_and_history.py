@@ -278,7 +278,7 @@ def test_a_frame_in_view_is_shown_and_another_is_not(qapp, where):
 def painting_canvas(shape, **kwargs):
     """Return a canvas, and the list in which it says what was painted."""
     told = []
-    canvas = canvas_on(np.zeros(shape, np.uint8), on_painted=lambda *what: told.append(what), **kwargs)
+    canvas = canvas_on(np.zeros(shape, np.uint8), on_painted=lambda *what: told.append(what[:3]), **kwargs)
     return canvas, told
 
 
@@ -292,6 +292,20 @@ def test_strokes_are_told_with_their_frame(qapp):
     layer.fill((1, 30, 30), 8)
     layer.data_setitem((np.array([2, 2]), np.array([3, 4]), np.array([5, 5])), 7)
     assert told == [(1, {4}, set()), (1, {6}, {4}), (1, set(), {6}), (1, {8}, set()), (2, {7}, set())]
+    canvas.close()
+
+
+def test_strokes_are_told_with_what_was_there_before(qapp):
+    labels = np.zeros((3, 16, 16), np.uint8)
+    labels[1, 4:8, 4:8] = 2
+    told = []
+    canvas = canvas_on(labels, on_painted=lambda *what: told.append(what))
+    before = labels[1].copy()
+    with canvas.layer.block_history():  # one stroke of three dabs
+        for x in (5, 6, 6):
+            canvas.layer.paint((1, 5, x), 3)
+    for *_, was in told[-1:]:
+        np.testing.assert_array_equal(was, before)
     canvas.close()
 
 

@@ -39,8 +39,8 @@ class MaskCanvas:
     stack : LayerStack
         The video.
     on_painted : callable, optional
-        Called with (frame, painted, over) where the user painted: the labels that came, and those that
-        they came in place of, background left out.
+        Called with (frame, painted, over, before) where the user painted: the labels that came, and those
+        that they came in place of, background left out; and the frame's labels, (Y, X), as they were.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MaskCanvas:
         viewer: ViewerModel,
         layer: Labels,
         stack: LayerStack,
-        on_painted: Callable[[int, set[int], set[int]], None] | None = None,
+        on_painted: Callable[[int, set[int], set[int], npt.NDArray[Any]], None] | None = None,
     ) -> None:
         self.layer = layer
         self.stack = stack
@@ -134,8 +134,8 @@ class MaskCanvas:
         """Tell which labels of which frames a stroke changed."""
         if self._on_painted is None:
             return
-        touched: dict[int, tuple[set[int], set[int]]] = {}
-        for atom in event.value:
+        touched: dict[int, tuple[set[int], set[int], npt.NDArray[Any]]] = {}
+        for atom in reversed(event.value):  # what was there before the first is what was there
             where, before, after = _stroke(atom, self.stack.layer_shape)
             inside = np.ones(before.shape, dtype=bool)
             for other, index in self.stack.picked.items():
@@ -144,11 +144,14 @@ class MaskCanvas:
             frames = np.zeros(before.shape, dtype=np.intp) if axis is None else where[axis]
             for frame in np.unique(frames[inside]).tolist():
                 here = inside & (frames == frame)
-                painted, over = touched.setdefault(frame, (set(), set()))
+                if frame not in touched:
+                    touched[frame] = set(), set(), self.frame(frame).copy()
+                painted, over, was = touched[frame]
                 painted |= set(np.unique(after[here]).tolist())
                 over |= set(np.unique(before[here]).tolist())
-        for frame, (painted, over) in touched.items():
-            self._on_painted(frame, painted - {0}, over - {0})
+                was[where[-2][here], where[-1][here]] = before[here]
+        for frame, (painted, over, was) in touched.items():
+            self._on_painted(frame, painted - {0}, over - {0}, was)
 
 
 def _stroke(
@@ -230,6 +233,11 @@ def ids_in(layer: Labels) -> Iterator[set[int]]:
     if isinstance(layer.data, np.ndarray) and METADATA_KEY not in layer.metadata:
         for index in np.ndindex(layer.data.shape[:-2]):
             yield {int(i) for i in np.unique(layer.data[index]) if i > 0}
+
+
+def largest_id_in(layer: Labels) -> int:
+    """Return the largest id in labels that are in memory; 0 of others."""
+    return int(layer.data.max(initial=0)) if isinstance(layer.data, np.ndarray) else 0
 
 
 def _is_writable(data: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ class Drawing:
         self.history = History()
         self.records = Records(stack.n_frames)
         self.edited: set[Key] = set()
+        self._unpainted: dict[Key, bytes] = {}  # digests of masks before their first stroke
         self.on_tracker: set[Key] = set()
         self.preserve = True
         self.painted_counts = True
@@ -62,8 +64,7 @@ class Drawing:
         """Draw into other labels from now on; what was done cannot be undone in them."""
         self.drop_canvas()
         self.canvas = canvas
-        self.history.clear()
-        self.edited.clear()
+        self.forget()
         self._elsewhere.clear()
 
     def drop_canvas(self) -> None:
@@ -76,6 +77,7 @@ class Drawing:
         """Forget all masks, whose labels are gone."""
         self.history.clear()
         self.edited.clear()
+        self._unpainted.clear()
         self.records = Records(self._stack.n_frames)
 
     def change_stack(self, stack: LayerStack) -> None:
@@ -85,8 +87,28 @@ class Drawing:
         if self.canvas is not None:
             self.canvas.stack = stack
         self.history.clear()
+        self._unpainted.clear()
         fresh: tuple[Records, set[Key]] = (Records(stack.n_frames), set())
         self.records, self.edited = self._elsewhere.pop(stack.plane, fresh)
+
+    # What the user paints
+
+    def note_painted(self, frame: int, ids: Collection[int], before: npt.NDArray[np.integer]) -> None:
+        """Note that the user painted objects in a frame, whose labels (Y, X) were `before`."""
+        for object_id in ids:
+            key = frame, object_id
+            if key not in self.edited:
+                self._unpainted[key] = _digest(before == object_id)
+            self.edited.add(key)
+
+    def leave_out_what_was_taken_back(self) -> None:
+        """Forget strokes after which masks are as before: napari's own undo does not tell of itself."""
+        if self.canvas is None:
+            return
+        for frame, object_id in list(self.edited):
+            before = self._unpainted.get((frame, object_id))
+            if before is not None and before == _digest(self.canvas.frame(frame) == object_id):
+                self.edited.discard((frame, object_id))
 
     # Masks of prompts
 
@@ -237,3 +259,7 @@ class Drawing:
         }
         self.on_tracker -= lost
         return {i: sorted(f for f, j in lost if j == i) for i in sorted({i for _, i in lost})}
+
+
+def _digest(mask: npt.NDArray[np.bool_]) -> bytes:
+    return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_surgsam2.errors import SurgSam2Error
 from napari_surgsam2.project import PROJECT_SUFFIX
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _AUTOSAVE = 2000  # milliseconds without a change before the project is kept
 _MASK_FILTERS = "TIFF stack (*.tif);;zarr (*.zarr);;Folder of DAVIS PNGs (*);;COCO JSON (*.json)"
-_SUFFIXES = {"TIFF": ".tif", "zarr": ".zarr", "COCO": ".json"}
+_SUFFIXES = {"TIFF": (".tif", ".tiff"), "zarr": (".zarr",), "COCO": (".json",)}
 _KNOWN_SUFFIXES = (".tif", ".tiff", ".zarr", ".json")
 _PROJECT_FILTER = f"Project (*{PROJECT_SUFFIX})"
 
@@ -71,9 +71,14 @@ class Keeper:
             self._parent, "Save masks", self._suggested("_masks.tif"), _MASK_FILTERS
         )
         if path:
-            suffix = next((s for name, s in _SUFFIXES.items() if kind.startswith(name)), "")
-            known = Path(path).suffix.lower() in _KNOWN_SUFFIXES
-            self.write_masks(path if known else path + suffix)
+            suffixes = next((s for name, s in _SUFFIXES.items() if kind.startswith(name)), ())
+            typed = Path(path)
+            # The kind decides; the name that was suggested ends as another kind does.
+            if typed.suffix.lower() not in suffixes:
+                stem = typed.stem if typed.suffix.lower() in _KNOWN_SUFFIXES else typed.name
+                typed = typed.with_name(stem + (suffixes[0] if suffixes else ""))
+            if self._may_write(typed, Path(path)):
+                self.write_masks(typed)
 
     def write_masks(self, path: str | Path) -> None:
         """Save the masks in the background; the suffix says as what, and what is there is replaced."""
@@ -90,7 +95,9 @@ class Keeper:
             self._parent, "Save measurements", self._suggested("_measurements.csv"), "CSV (*.csv)"
         )
         if path:
-            self.write_measurements(path if Path(path).suffix else path + ".csv")
+            target = Path(path if Path(path).suffix else path + ".csv")
+            if self._may_write(target, Path(path)):
+                self.write_measurements(target)
 
     def write_measurements(self, path: str | Path) -> None:
         """Measure the masks in the background and write a CSV; the means become features of the labels."""
@@ -152,14 +159,20 @@ class Keeper:
         path, _ = QFileDialog.getSaveFileName(
             self._parent, "Save project", self._suggested(PROJECT_SUFFIX), _PROJECT_FILTER
         )
-        if path:
+        if path and self._may_write(_project_name(Path(path)), Path(path)):
             self.write_project(path)
+
+    def _may_write(self, target: Path, typed: Path) -> bool:
+        """Ask about a file that is there and is not the one that the dialog asked about."""
+        if target == typed or not os.path.lexists(target):
+            return True
+        question = f"{target} exists already. Replace it?"
+        answer = QMessageBox.question(self._parent, "Replace?", question)
+        return bool(answer == QMessageBox.StandardButton.Yes)
 
     def write_project(self, path: str | Path) -> None:
         """Write the project; from now on it is kept there."""
-        target = Path(path)
-        if not target.name.endswith(PROJECT_SUFFIX):
-            target = target.with_name(target.name.removesuffix(".json") + PROJECT_SUFFIX)
+        target = _project_name(Path(path))
         session = self._session()
         if session is None:
             self._tell("There is no video; open one, or choose an image layer.")
@@ -214,10 +227,16 @@ class Keeper:
         """Keep the project once nothing has changed for a while."""
         self._timer.start()
 
-    def autosave(self) -> None:
-        """Keep the prompts where the project was saved, or else in the cache folder."""
+    def autosave(self, now: bool = False) -> None:
+        """Keep the prompts where the project was saved, or else in the cache folder.
+
+        Unless it has to be `now`, what is under way in the frames is waited for.
+        """
         session = self._session()
         if session is None or session.lost_prompts:
+            return
+        if session.is_changing_frames and not now:
+            self.autosave_soon()  # rather than have the window wait for that
             return
         self._turn_to(session.stack)
         path = self.project_path or saving.autosave_path(session.image, session.stack)
@@ -226,9 +245,17 @@ class Keeper:
         try:
             project = saving.project_of(session)
             if self._is_news(project):
+                if self._written is None and self.project_path is None and path.exists():
+                    self._put_aside(path)
                 self._write(project, path)
         except (SurgSam2Error, OSError) as error:
             self._tell(f"The prompts could not be kept: {error}")
+
+    def _put_aside(self, path: Path) -> None:
+        """Keep what an earlier session left and nobody has restored."""
+        aside = path.with_name(f"earlier-{path.name}")
+        path.replace(aside)
+        show_info(f"What an earlier session on this video left is in {aside}; Open project... opens it.")
 
     def _is_news(self, project: Project) -> bool:
         """Whether the file does not say it yet; what an earlier session left is not replaced by nothing."""
@@ -244,7 +271,7 @@ class Keeper:
         """Keep now what was to be kept soon."""
         if self._timer.isActive():
             self._timer.stop()
-            self.autosave()
+            self.autosave(now=True)
 
     def earlier(self) -> Project | None:
         """Return what was kept of an earlier session on the same video, where this one has no prompts yet."""
@@ -260,3 +287,9 @@ class Keeper:
         source = saving.source_path(session.image)
         folder, stem = (Path.cwd(), session.image.name) if source is None else (source.parent, source.stem)
         return os.fspath(folder / f"{stem}{ending}")
+
+
+def _project_name(typed: Path) -> Path:
+    if typed.name.endswith(PROJECT_SUFFIX):
+        return typed
+    return typed.with_name(typed.name.removesuffix(".json") + PROJECT_SUFFIX)

@@ -69,6 +69,8 @@ class ModelPanel(QWidget):
     -------
     changed ()
         The user changed something, once per change; `value` may raise then.
+    chosen_again
+        The model that was chosen already, which may not have been loaded.
     downloaded (str)
         The model of that name has arrived.
     failed (str)
@@ -77,6 +79,7 @@ class ModelPanel(QWidget):
 
     changed = Signal()
     downloaded = Signal(str)
+    chosen_again = Signal()  # the model that was chosen already
     failed = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -233,6 +236,7 @@ class ModelPanel(QWidget):
 
     def _change_model(self, model: str) -> None:
         if model == self._model:
+            self.chosen_again.emit()
             return
         self._model, self._complaint = model, ""
         self._show_model()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_surgsam2.checkpoints import Model, Progress
 
 _lock = threading.Lock()
+_loading: dict[tuple[str, int | None, str], threading.Lock] = {}
 _models: weakref.WeakValueDictionary[tuple[str, int | None, str], Model] = weakref.WeakValueDictionary()
 
 
@@ -22,7 +23,9 @@ def shared_model(name: str, image_size: int | None, device: str, progress: Progr
     path = expanded(name)
     stamp = f"{path.resolve()}@{path.stat().st_mtime_ns}" if path.is_file() else name
     key = (stamp, image_size, device)
-    with _lock:  # two viewers that open at the same time load, or download, it once
+    with _lock:
+        loading = _loading.setdefault(key, threading.Lock())
+    with loading:  # two viewers that open at the same time load, or download, it once
         model = _models.get(key)
         if model is None:
             model = _models[key] = load_model(name, image_size=image_size, device=device, progress=progress)

@@ -320,29 +320,35 @@ class ClickMode:
         """Let the next point be what the mode says, or of the other polarity."""
         object_id, positive = self._meaning()
         wanted = {"object_id": object_id, "label": int(positive != flipped)}
-        self._make_room(object_id)
-        defaults = self.layer.feature_defaults
-        self.layer.feature_defaults = {name: defaults[name].iloc[0] for name in defaults.columns} | wanted
-
-    def _make_room(self, object_id: int) -> None:
-        """Give the layer the columns that are missing, and a type that holds what is to be written."""
-        features = self.layer.features
-        made: dict[str, Any] = {}
-        for name in _COLUMNS:
-            if name not in features:
-                made[name] = np.ones(len(features), dtype=np.int64)
-            elif (dtype := features[name].dtype).name == "category":
-                made[name] = features[name].astype(object)
-            elif isinstance(dtype, np.dtype) and dtype.kind in "iu" and object_id > np.iinfo(dtype).max:
-                made[name] = features[name].astype(np.int64)
-        if made:
-            self.layer.features = features.assign(**made)
+        _set_defaults(self.layer, wanted)
 
     def _on_press(self, layer: Points, event: Any) -> None:
         """Choose the polarity by the button: right, middle or with Control is the other one."""
         if layer.mode == "add":
             other = event.button in (_RIGHT, _MIDDLE) or "Control" in event.modifiers
             self.apply(flipped=other)
+
+
+def let_next_box_be_of(layer: Shapes, object_id: int) -> None:
+    """Let the next rectangle in a Shapes layer be of an object."""
+    _set_defaults(layer, {"object_id": object_id})
+
+
+def _set_defaults(layer: Points | Shapes, wanted: dict[str, int]) -> None:
+    """Set features of what comes next, making room: missing columns, or a type that holds the numbers."""
+    features = layer.features
+    made: dict[str, Any] = {}
+    for name, value in wanted.items():
+        if name not in features:
+            made[name] = np.ones(len(features), dtype=np.int64)
+        elif (dtype := features[name].dtype).name == "category":
+            made[name] = features[name].astype(object)
+        elif isinstance(dtype, np.dtype) and dtype.kind in "iu" and value > np.iinfo(dtype).max:
+            made[name] = features[name].astype(np.int64)
+    if made:
+        layer.features = features.assign(**made)
+    defaults = layer.feature_defaults
+    layer.feature_defaults = {name: defaults[name].iloc[0] for name in defaults.columns} | wanted
 
 
 def paint_points(layer: Points, state: PointsState, color_of: Callable[[int], Color]) -> None:

@@ -39,6 +39,11 @@ class ObjectRecord:
         known = self.confidence[~np.isnan(self.confidence)]
         return float(known.mean()) if known.size else float("nan")
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether anything is known of it."""
+        return bool(self.present.any() or not np.isnan(self.confidence).all())
+
 
 class Records:
     """Records by object id.
@@ -57,6 +62,11 @@ class Records:
     def object_ids(self) -> tuple[int, ...]:
         """Ids, ascending."""
         return tuple(sorted(self._records))
+
+    @property
+    def noted_ids(self) -> tuple[int, ...]:
+        """Ids of which anything is known, ascending."""
+        return tuple(i for i in self.object_ids if self._records[i].is_noted)
 
     def __getitem__(self, object_id: int) -> ObjectRecord:
         """Return an object's record, an empty one if there is nothing of it yet."""

@@ -95,6 +95,14 @@ class Review:
         self._viewer.events.theme.connect(self._color)
         if (window := getattr(self._viewer, "window", None)) is not None:
             self._dock = window.add_dock_widget(self.timeline, name="Confidence", area="bottom")
+            self._dock.destroyed.connect(self._on_destroyed)
+
+    def _on_destroyed(self, _: Any = None) -> None:
+        """Make another one when something new is to be shown, as its cross destroys it."""
+        with suppress(ValueError, TypeError, RuntimeError):
+            self._viewer.events.theme.disconnect(self._color)
+        self._dock = self.timeline = None
+        self._shown.clear()
 
     def _color(self, _: Any = None) -> None:
         from napari.utils.theme import get_theme

@@ -16,12 +16,12 @@ from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
 from napari_surgsam2.prompts import Mask, Point, Prompt
 from napari_surgsam2.video.layers import METADATA_KEY, layer_limits
 
-from .canvas import MaskCanvas, ids_in, make_labels, require_fit
+from .canvas import MaskCanvas, ids_in, largest_id_in, make_labels, require_fit
 from .drawing import Drawing
 from .history import History, Step
 from .leftovers import Left, leave, take_up
 from .position import Position
-from .prompt_layers import ClickMode, paint_points, place_on
+from .prompt_layers import ClickMode, let_next_box_be_of, paint_points, place_on
 from .prompts import GivenMask, Key, PromptLayers, PromptState
 from .records import Records
 from .slices import SlicedWork
@@ -72,7 +72,8 @@ class Session(QObject):
     noticed = Signal(str)
     leaving = Signal()  # another part of the image is to be segmented
     arrived = Signal()  # it is from now on
-    gone = Signal()  # the image has been removed
+    gone = Signal()  # the image has been removed, or shows something else
+    layers_chosen = Signal()  # to take prompts from, or to draw into
 
     def __init__(
         self,
@@ -124,6 +125,8 @@ class Session(QObject):
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.point.connect(self._on_dims)
         image.events.contrast_limits.connect(self._on_limits)
+        image.events.data.connect(self._on_image_data)
+        self._shape = tuple(image.data.shape)
         for name in _PLACES:
             getattr(image.events, name).connect(self._on_placed)
         self._thread = self._start_thread()
@@ -143,6 +146,7 @@ class Session(QObject):
         if self._clicks is not None:
             self._clicks.close()
         self._clicks = ClickMode(made, lambda: (self._current, self.positive))
+        self.layers_chosen.emit()
 
     def _start_again(self) -> None:
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
@@ -176,6 +180,8 @@ class Session(QObject):
         self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
+        layer.events.data.connect(self._on_labels_data)
+        self.layers_chosen.emit()
         self._looking.do(self._look_for_objects(layer))
 
     def _look_for_objects(self, layer: Labels) -> Iterator[None]:
@@ -191,6 +197,7 @@ class Session(QObject):
             with suppress(ValueError, TypeError, RuntimeError):
                 self.labels.events.selected_label.disconnect(self._on_selected_label)
                 self.labels.events.colormap.disconnect(self._restyle)
+                self.labels.events.data.disconnect(self._on_labels_data)
             self.drawing.drop_canvas()
 
     @property
@@ -236,6 +243,7 @@ class Session(QObject):
         if self.boxes is None:
             self.prompts.use_boxes()
             self._set_defaults()
+            self.layers_chosen.emit()
         assert self.boxes is not None
         self.viewer.layers.selection.active = self.boxes
         self.boxes.mode = "add_rectangle"
@@ -316,9 +324,10 @@ class Session(QObject):
 
     def new_object(self) -> int:
         """Begin a new object, the current one from now on; an empty one is used first."""
-        self._looking.finish()
-        used = {key[1] for key in self._known} | set(self.records.object_ids)
+        used = {key[1] for key in self._known} | set(self.records.noted_ids)
         used |= self._labelled_ids() | self._found
+        if self._looking.is_busy and self.labels is not None:
+            used.add(largest_id_in(self.labels))  # far faster than to look for each
         free = next((i for i in sorted(self._ids) if i not in used and i not in self.names), None)
         object_id = max(self._ids | used | self.names.keys(), default=0) + 1 if free is None else free
         self.set_current_object(object_id)
@@ -350,13 +359,17 @@ class Session(QObject):
         self._sync_timer.stop()
         self._sync_guarded(MaskUse.LEAVE)
         step.after = self._state
-        self._thread.remove_object(object_id)
+        self._take_off_tracker(object_id)
         self._ids.discard(object_id)
         if not self._ids:
             self._ids.add(1)
         if self._current == object_id:
             self.set_current_object(min(self._ids))
         yield from self._halfway(self.drawing.erase(object_id, prompted, step))
+
+    def _take_off_tracker(self, object_id: int) -> None:
+        self._thread.remove_object(object_id)
+        self.drawing.on_tracker = {key for key in self.drawing.on_tracker if key[1] != object_id}
 
     def _halfway(self, frames: Iterable[object]) -> Iterator[None]:
         """Go through frames that are changed one after the other; prompts are read when all are."""
@@ -452,10 +465,12 @@ class Session(QObject):
         older = () if before is None else before.settled
         self.prompts.masks[key] = GivenMask(mask, (*older, *(p for p in settled if not isinstance(p, Mask))))
 
-    def _on_painted(self, frame: int, painted: set[int], over: set[int]) -> None:
+    def _on_painted(
+        self, frame: int, painted: set[int], over: set[int], before: npt.NDArray[np.integer]
+    ) -> None:
         # A label that was only painted over becomes no object to be tracked by that.
         ids = {i for i in painted | (over & self._tracked_or_prompted()) if i > 0}
-        self.drawing.edited |= {(frame, i) for i in ids}
+        self.drawing.note_painted(frame, ids, before)
         self._ids |= ids
         self.changed.emit()
 
@@ -466,6 +481,7 @@ class Session(QObject):
     def _take_painted(self) -> None:
         """Make prompts of the frames that were painted by hand, so that tracking keeps them."""
         if self.drawing.painted_counts:
+            self.drawing.leave_out_what_was_taken_back()
             for frame, object_id in sorted(self.drawing.edited):
                 self.use_painted(frame, object_id)
 
@@ -473,7 +489,7 @@ class Session(QObject):
         if self._clicks is not None:
             self._clicks.apply()
         if self.boxes is not None:
-            self.boxes.feature_defaults = {"object_id": self._current}
+            let_next_box_be_of(self.boxes, self._current)
 
     def _on_selected_label(self, event: Any = None) -> None:
         if self.canvas is not None:
@@ -547,6 +563,7 @@ class Session(QObject):
         These are painted ones and, where all clicks are negative, those of an earlier session or tracker.
         """
         found = False
+        self.drawing.leave_out_what_was_taken_back()
         for key, prompts in wanted.items():
             unsure = not any(map(_says_where, prompts)) and key not in self.drawing.on_tracker
             painted = self.drawing.painted_counts and key in self.drawing.edited
@@ -573,7 +590,10 @@ class Session(QObject):
     def _on_answered(self, answered: PromptAnswer) -> None:
         if self.drawing.wants(answered):
             self._need_canvas()
-            self.drawing.draw_prompted(answered, self._state)
+            try:
+                self.drawing.draw_prompted(answered, self._state)
+            except Exception as error:
+                self._tell(f"The mask of frame {answered.answer.frame} cannot be written: {sentence(error)}")
             self.changed.emit()
 
     # Tracking
@@ -637,7 +657,12 @@ class Session(QObject):
         if not self.tracking or self.canvas is None:
             return
         frame = tracked.answer.frame
-        self.drawing.draw_tracked(tracked.answer, self._tracked_ids)
+        try:
+            self.drawing.draw_tracked(tracked.answer, self._tracked_ids)
+        except Exception as error:  # a full disk, or whatever an array of the user's raises
+            self.stop()
+            self._tell(f"The mask of frame {frame} cannot be written: {sentence(error)}")
+            return
         if self._following and time.monotonic() - self._moved_at > _FOLLOW_EVERY:
             self.go_to(frame)
             self._moved_at = time.monotonic()
@@ -705,7 +730,7 @@ class Session(QObject):
                 if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
                     self.drawing.edited.add(key)
         for i in objects - {i for _, i in self._known}:
-            self._thread.remove_object(i)
+            self._take_off_tracker(i)
             if i != self._current and not self.records[i].present.any():
                 self._ids.discard(i)
 
@@ -764,6 +789,32 @@ class Session(QObject):
         for layer in (self.labels, self.points, self.boxes):
             if layer is not None and METADATA_KEY in layer.metadata:
                 place_on(layer, self.image)
+
+    def _on_image_data(self, _: Any = None) -> None:
+        """See the image's new pixels; where it has another shape, nothing here fits it any more."""
+        if tuple(self.image.data.shape) == self._shape:
+            self.stop()
+            self._open(MaskUse.FILL)
+        else:
+            self.close()
+            self.gone.emit()
+
+    def _on_labels_data(self, _: Any = None) -> None:
+        """Go on with the new labels, if they fit."""
+        labels = self.labels
+        assert labels is not None
+        self.stop()
+        try:
+            require_fit(labels, self.stack)
+        except UsageError as error:
+            self._drop_labels()
+            self.drawing.forget()
+            self._tell(str(error))
+        else:
+            self._work.stop()
+            self.drawing.forget()
+            self._looking.do(self._look_for_objects(labels))
+        self.changed.emit()
 
     def _on_limits(self, _: Any = None) -> None:
         self._rest_timer.start()
@@ -851,6 +902,11 @@ class Session(QObject):
         working = self._work.is_busy or self._looking.is_busy
         return self._sync_timer.isActive() or working or self._thread.is_busy
 
+    @property
+    def is_changing_frames(self) -> bool:
+        """Whether frames are being changed one after the other, by undoing or removing."""
+        return self._work.is_busy
+
     def wait(self, timeout: float = 600.0) -> None:
         """Wait until nothing is under way any more, while the window stays alive; for scripts.
 
@@ -889,6 +945,7 @@ class Session(QObject):
             self.viewer.layers.events.removed.disconnect(self._on_removed)
             self.viewer.dims.events.point.disconnect(self._on_dims)
             self.image.events.contrast_limits.disconnect(self._on_limits)
+            self.image.events.data.disconnect(self._on_image_data)
             for name in _PLACES:
                 getattr(self.image.events, name).disconnect(self._on_placed)
         if self._clicks is not None:

@@ -104,6 +104,8 @@ class SurgSam2Widget(QWidget):
         c.masks_in.changed.connect(self._on_masks_in)
         c.models.changed.connect(self._on_model)
         c.models.failed.connect(self._tell)
+        for signal in (c.models.downloaded, c.models.chosen_again):
+            signal.connect(lambda *_: self._on_model())
         c.objects.current_changed.connect(lambda i: self._do(lambda s: s.set_current_object(i)))
         c.objects.renamed.connect(lambda i, name: self._do(lambda s: s.name_object(i, name)))
         c.objects.remove_asked.connect(lambda i: self._do(lambda s: s.remove_object(i)))
@@ -303,6 +305,7 @@ class SurgSam2Widget(QWidget):
         session.leaving.connect(self._keep_now)
         session.arrived.connect(self._offer_earlier)
         session.gone.connect(self._on_gone)
+        session.layers_chosen.connect(self._offer_layers)
         if boxes is not None:
             session.use_boxes(boxes)
         self._set_options()
@@ -345,6 +348,9 @@ class SurgSam2Widget(QWidget):
             return  # the panel says what is wrong
         if self.session is not None:
             self._do(lambda s: s.set_choice(choice))
+        elif self._refused is not None:  # perhaps because of what was chosen before
+            self._refused = None
+            self._choose_timer.start()
 
     def _on_loaded(self, _: Any) -> None:
         """Show what is known only now that torch is there, and that a model may have been downloaded."""
@@ -516,6 +522,8 @@ class SurgSam2Widget(QWidget):
             project = load_project(Path(path))
             image = self._image_of(project)
             stack = saving.stack_for(project, image, image.world_to_data(self.viewer.dims.point))
+            if project.contrast_limits is not None and image.contrast_limits != list(project.contrast_limits):
+                image.contrast_limits = project.contrast_limits  # what the network saw
             self.controls.models.setValue(saving.choice_of(project, self.controls.models.device.value))
             session = self.session
             if session is not None and session.image is image and session.stack.plane == stack.plane:
@@ -524,9 +532,16 @@ class SurgSam2Widget(QWidget):
                 self._show_plane(stack)
                 self.begin(image, stack.frame_axis)
             if self.session is not None:
+                alone = not self.session.has_prompts
                 saving.take_up(self.session, project)
                 self.controls.restore.visible = False
-                self.keeper.opened(Path(path), project)
+                if alone:
+                    self.keeper.opened(Path(path), project)
+                else:
+                    show_info(
+                        "The project's prompts were added to those that were here; its file stays as it is. "
+                        "Save project... keeps both."
+                    )
         except SurgSam2Error as error:
             self._tell(str(error))
 
