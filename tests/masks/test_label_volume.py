@@ -198,6 +198,14 @@ class TestExistingOutput:
         export(output, np.full(SHAPE, 3, np.uint8), overwrite=True)
         assert np.asarray(read_labels(output)[0]).max() == 3
 
+    @pytest.mark.parametrize("name", [".git", ".env", "._more"])
+    def test_other_hidden_things_are_never_removed(self, tmp_path: Path, name: str) -> None:
+        output = export(tmp_path / "masks", EXPECTED)
+        (output / name).mkdir()
+        with pytest.raises(OutputError, match="not even with --force"):
+            export(output, EXPECTED, overwrite=True)
+        assert (output / name).is_dir()
+
     def test_photographs_are_no_label_pngs(self, tmp_path: Path) -> None:
         from PIL import Image
 

@@ -100,6 +100,28 @@ def test_an_image_that_is_filtered_in_place_is_seen_anew(blobs):
     assert not np.array_equal(session.labels.data[0], before)
 
 
+def test_an_image_that_is_filtered_while_tracking_ends_the_pass(blobs):
+    session, _ = blobs
+    session.track()
+    session.image.data = session.image.data.copy()
+    assert not session.tracking
+    session.wait(30)
+    track(session)
+    assert (session.labels.data[5] == 1).any()
+
+
+def test_a_new_object_is_none_of_the_users_labels(qapp):
+    video, _ = blob_clip(400, (64, 64))
+    mine = np.zeros(video.shape, np.uint16)
+    mine[399, :4, :4], mine[0, 60:, 60:] = 1, 2
+    with session_on(video, labels=lambda viewer: viewer.add_labels(mine, name="mine")) as session:
+        session._looking._waiting.clear()
+        session._ids = {1}
+        session._looking.do(iter([None] * 10**6))  # still looking
+        assert session.new_object() == 3
+        session._looking.stop()
+
+
 def test_an_image_that_becomes_another_video_ends_what_was_of_the_old(open_widget, clip_viewer):
     viewer, widget = clip_viewer
     old = widget.session
@@ -173,7 +195,10 @@ def test_one_stray_click_does_not_replace_what_an_earlier_session_kept(
     today = opened([click_on(surgery, first)])
     assert today == yesterday
     assert today.read_text() != text
-    assert today.with_name(f"earlier-{today.name}").read_text() == text
+    aside = [f for f in today.parent.iterdir() if f != today]
+    assert [f.read_text() for f in aside] == [text]
+    again = opened([click_on(surgery, first)])  # nothing is lost by that
+    assert len(list(again.parent.iterdir())) == 2
 
 
 def test_two_new_objects_without_prompts_are_one(blobs):

@@ -12,6 +12,7 @@ import pytest
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.training.settings import (
     AugmentationSettings,
+    LabelPair,
     LossSettings,
     ModelSettings,
     OptimizerSettings,
@@ -257,3 +258,12 @@ def test_the_examples_for_data_of_your_own_validate(name: str) -> None:
 
     assert settings.validation
     assert settings.run.validate_every
+
+
+def test_paths_beside_the_file_leave_the_rest_of_a_pair_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        'output = "run"\n[run]\nsteps = 1\n[model]\nstart = "nano"\n[[training]]\nkind = "labels"\n'
+        'pairs = [{ video = "a.tif", labels = "b.tif", sparse = true }]\n'
+    )
+    (pair,) = load_settings(tmp_path / "run.toml").training[0].pairs
+    assert pair == LabelPair(str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), sparse=True)

@@ -56,7 +56,7 @@ class Drawing:
         self._pass: Step | None = None
         self._awaited: dict[int, set[Key]] = {}  # by step, what it has no mask of yet
         self._answered: dict[int, set[Key]] = {}  # by step, what it has got
-        self._elsewhere: dict[object, tuple[Records, set[Key]]] = {}  # of other planes
+        self._elsewhere: dict[object, tuple[Records, set[Key], dict[Key, bytes]]] = {}  # of other planes
 
     # What is drawn into
 
@@ -65,7 +65,6 @@ class Drawing:
         self.drop_canvas()
         self.canvas = canvas
         self.forget()
-        self._elsewhere.clear()
 
     def drop_canvas(self) -> None:
         """Let go of the labels."""
@@ -74,22 +73,23 @@ class Drawing:
             self.canvas = None
 
     def forget(self) -> None:
-        """Forget all masks, whose labels are gone."""
+        """Forget all masks, whose labels are gone or others."""
         self.history.clear()
+        self.on_tracker.clear()
+        self._elsewhere.clear()
         self.edited.clear()
         self._unpainted.clear()
         self.records = Records(self._stack.n_frames)
 
     def change_stack(self, stack: LayerStack) -> None:
         """Go to another plane of the image; what is known of this one is kept for when it is come back to."""
-        self._elsewhere[self._stack.plane] = self.records, self.edited
+        self._elsewhere[self._stack.plane] = self.records, self.edited, self._unpainted
         self._stack = stack
         if self.canvas is not None:
             self.canvas.stack = stack
         self.history.clear()
-        self._unpainted.clear()
-        fresh: tuple[Records, set[Key]] = (Records(stack.n_frames), set())
-        self.records, self.edited = self._elsewhere.pop(stack.plane, fresh)
+        fresh: tuple[Records, set[Key], dict[Key, bytes]] = (Records(stack.n_frames), set(), {})
+        self.records, self.edited, self._unpainted = self._elsewhere.pop(stack.plane, fresh)
 
     # What the user paints
 
@@ -101,14 +101,15 @@ class Drawing:
                 self._unpainted[key] = _digest(before == object_id)
             self.edited.add(key)
 
-    def leave_out_what_was_taken_back(self) -> None:
-        """Forget strokes after which masks are as before: napari's own undo does not tell of itself."""
-        if self.canvas is None:
-            return
-        for frame, object_id in list(self.edited):
-            before = self._unpainted.get((frame, object_id))
-            if before is not None and before == _digest(self.canvas.frame(frame) == object_id):
-                self.edited.discard((frame, object_id))
+    def is_painted(self, key: Key) -> bool:
+        """Whether an object was painted in a frame, and not taken back: napari's own undo tells nobody."""
+        if key not in self.edited or self.canvas is None:
+            return False
+        before = self._unpainted.get(key)
+        if before is not None and before == _digest(self.canvas.frame(key[0]) == key[1]):
+            self.edited.discard(key)
+            return False
+        return True
 
     # Masks of prompts
 

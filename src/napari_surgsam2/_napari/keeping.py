@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _AUTOSAVE = 2000  # milliseconds without a change before the project is kept
 _MASK_FILTERS = "TIFF stack (*.tif);;zarr (*.zarr);;Folder of DAVIS PNGs (*);;COCO JSON (*.json)"
 _SUFFIXES = {"TIFF": (".tif", ".tiff"), "zarr": (".zarr",), "COCO": (".json",)}
+_SUGGESTED = ".tif"
 _KNOWN_SUFFIXES = (".tif", ".tiff", ".zarr", ".json")
 _PROJECT_FILTER = f"Project (*{PROJECT_SUFFIX})"
 
@@ -68,13 +70,15 @@ class Keeper:
     def ask_masks(self) -> None:
         """Ask where the masks go, and save them."""
         path, kind = QFileDialog.getSaveFileName(
-            self._parent, "Save masks", self._suggested("_masks.tif"), _MASK_FILTERS
+            self._parent, "Save masks", self._suggested(f"_masks{_SUGGESTED}"), _MASK_FILTERS
         )
         if path:
             suffixes = next((s for name, s in _SUFFIXES.items() if kind.startswith(name)), ())
             typed = Path(path)
-            # The kind decides; the name that was suggested ends as another kind does.
-            if typed.suffix.lower() not in suffixes:
+            # The kind decides, unless the name that was suggested got the ending of another one.
+            ending = typed.suffix.lower()
+            own_ending = ending in _KNOWN_SUFFIXES and (not kind or ending != _SUGGESTED)
+            if not own_ending and ending not in suffixes:
                 stem = typed.stem if typed.suffix.lower() in _KNOWN_SUFFIXES else typed.name
                 typed = typed.with_name(stem + (suffixes[0] if suffixes else ""))
             if self._may_write(typed, Path(path)):
@@ -218,6 +222,10 @@ class Keeper:
             self._turn_to(session.stack)
         self.project_path, self._written = path, project
 
+    def restored(self, project: Project) -> None:
+        """Note that what an earlier session left is here again."""
+        self._written = project
+
     def ask_project(self) -> str:
         """Ask which project to open; empty if none."""
         path, _ = QFileDialog.getOpenFileName(self._parent, "Open project", "", _PROJECT_FILTER)
@@ -245,15 +253,17 @@ class Keeper:
         try:
             project = saving.project_of(session)
             if self._is_news(project):
-                if self._written is None and self.project_path is None and path.exists():
-                    self._put_aside(path)
+                if self._written is None and self.project_path is None:
+                    self._put_aside(path, project)
                 self._write(project, path)
         except (SurgSam2Error, OSError) as error:
             self._tell(f"The prompts could not be kept: {error}")
 
-    def _put_aside(self, path: Path) -> None:
+    def _put_aside(self, path: Path, project: Project) -> None:
         """Keep what an earlier session left and nobody has restored."""
-        aside = path.with_name(f"earlier-{path.name}")
+        if not path.exists() or not saving.has_more(path, project):
+            return
+        aside = path.with_name(f"{datetime.now():%Y-%m-%d-%H%M%S}-{path.name}")
         path.replace(aside)
         show_info(f"What an earlier session on this video left is in {aside}; Open project... opens it.")
 

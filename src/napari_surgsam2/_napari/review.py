@@ -33,6 +33,7 @@ class Review:
         self._viewer = viewer
         self._go_to = go_to
         self._dock: Any = None
+        self._closed = False  # by the user
         self._shown: set[int] = set()
 
     @staticmethod
@@ -45,7 +46,7 @@ class Review:
         """Bring everything up to date."""
         if self.timeline is None:
             seen = any(not np.isnan(session.records[i].confidence).all() for i in session.object_ids)
-            if not seen or session.stack.n_frames < 2:
+            if not seen or self._closed or session.stack.n_frames < 2:
                 return
             self._make()
         timeline = self.timeline
@@ -70,8 +71,13 @@ class Review:
         use = session.records[session.current_object].memory.get(frame)
         self.timeline.set_memory(*((), (), ()) if use is None else (use.conditioning, use.kept, use.pruned))
 
+    def reopen(self) -> None:
+        """Show the timeline again where it was closed."""
+        self._closed = False
+
     def clear(self) -> None:
         """Show nothing."""
+        self._closed = False
         if self.timeline is not None:
             self.timeline.clear()
         self._shown.clear()
@@ -98,9 +104,10 @@ class Review:
             self._dock.destroyed.connect(self._on_destroyed)
 
     def _on_destroyed(self, _: Any = None) -> None:
-        """Make another one when something new is to be shown, as its cross destroys it."""
+        """Let go of it: its cross destroys it."""
         with suppress(ValueError, TypeError, RuntimeError):
             self._viewer.events.theme.disconnect(self._color)
+        self._closed = True
         self._dock = self.timeline = None
         self._shown.clear()
 

@@ -279,6 +279,17 @@ def same(one: Project, other: Project) -> bool:
     return Counter(map(_identity, one.prompts)) == Counter(map(_identity, other.prompts))
 
 
+def has_more(path: Path, project: Project) -> bool:
+    """Whether a project file holds prompts that a project lacks; one that cannot be read may."""
+    from napari_surgsam2.project import load_project
+
+    try:
+        there = load_project(path)
+    except SurgSam2Error:
+        return True
+    return bool(Counter(map(_identity, there.prompts)) - Counter(map(_identity, project.prompts)))
+
+
 def take_up(session: Session, project: Project) -> None:
     """Put the prompts and names of a project of the same video into a session."""
     session.finish()

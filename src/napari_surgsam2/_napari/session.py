@@ -328,7 +328,8 @@ class Session(QObject):
         used |= self._labelled_ids() | self._found
         if self._looking.is_busy and self.labels is not None:
             used.add(largest_id_in(self.labels))  # far faster than to look for each
-        free = next((i for i in sorted(self._ids) if i not in used and i not in self.names), None)
+        unused = (i for i in sorted(self._ids) if i not in used and i not in self.names)
+        free = None if self._looking.is_busy else next(unused, None)
         object_id = max(self._ids | used | self.names.keys(), default=0) + 1 if free is None else free
         self.set_current_object(object_id)
         return object_id
@@ -481,9 +482,9 @@ class Session(QObject):
     def _take_painted(self) -> None:
         """Make prompts of the frames that were painted by hand, so that tracking keeps them."""
         if self.drawing.painted_counts:
-            self.drawing.leave_out_what_was_taken_back()
-            for frame, object_id in sorted(self.drawing.edited):
-                self.use_painted(frame, object_id)
+            for key in sorted(self.drawing.edited):
+                if self.drawing.is_painted(key):
+                    self.use_painted(*key)
 
     def _set_defaults(self) -> None:
         if self._clicks is not None:
@@ -563,13 +564,13 @@ class Session(QObject):
         These are painted ones and, where all clicks are negative, those of an earlier session or tracker.
         """
         found = False
-        self.drawing.leave_out_what_was_taken_back()
         for key, prompts in wanted.items():
-            unsure = not any(map(_says_where, prompts)) and key not in self.drawing.on_tracker
-            painted = self.drawing.painted_counts and key in self.drawing.edited
             known = self._known.get(key, ())
-            more = len(prompts) > len(known)
-            if self.canvas is None or not more or not (unsure or painted):
+            if self.canvas is None or len(prompts) <= len(known):
+                continue
+            unsure = not any(map(_says_where, prompts)) and key not in self.drawing.on_tracker
+            painted = self.drawing.painted_counts and self.drawing.is_painted(key)
+            if not (unsure or painted):
                 continue
             mask = self.canvas.frame(key[0]) == key[1]
             if mask.any():
@@ -593,7 +594,7 @@ class Session(QObject):
             try:
                 self.drawing.draw_prompted(answered, self._state)
             except Exception as error:
-                self._tell(f"The mask of frame {answered.answer.frame} cannot be written: {sentence(error)}")
+                self._tell(f"Masks cannot be written: {sentence(error)}")
             self.changed.emit()
 
     # Tracking
@@ -661,7 +662,7 @@ class Session(QObject):
             self.drawing.draw_tracked(tracked.answer, self._tracked_ids)
         except Exception as error:  # a full disk, or whatever an array of the user's raises
             self.stop()
-            self._tell(f"The mask of frame {frame} cannot be written: {sentence(error)}")
+            self._tell(f"Masks cannot be written: {sentence(error)}")
             return
         if self._following and time.monotonic() - self._moved_at > _FOLLOW_EVERY:
             self.go_to(frame)
@@ -793,10 +794,16 @@ class Session(QObject):
     def _on_image_data(self, _: Any = None) -> None:
         """See the image's new pixels; where it has another shape, nothing here fits it any more."""
         if tuple(self.image.data.shape) == self._shape:
-            self.stop()
+            if self.tracking:
+                self._on_ended(PassEnd(0, 0, 0.0, stopped=True))
             self._open(MaskUse.FILL)
-        else:
+            return
+        self.lost_prompts = True  # they are not of what the image shows now
+        self._work.stop()
+        self._sync_timer.stop()
+        try:
             self.close()
+        finally:
             self.gone.emit()
 
     def _on_labels_data(self, _: Any = None) -> None:
@@ -804,15 +811,14 @@ class Session(QObject):
         labels = self.labels
         assert labels is not None
         self.stop()
+        self._work.stop()
+        self.drawing.forget()
         try:
             require_fit(labels, self.stack)
         except UsageError as error:
             self._drop_labels()
-            self.drawing.forget()
             self._tell(str(error))
         else:
-            self._work.stop()
-            self.drawing.forget()
             self._looking.do(self._look_for_objects(labels))
         self.changed.emit()
 
@@ -838,12 +844,13 @@ class Session(QObject):
 
     def set_choice(self, choice: TrackerChoice) -> None:
         """Track with another model or other settings; what was tracked stays as it is."""
+        if choice == self.choice and (self.model is not None or self.loading):
+            return
         if self.tracking:
             raise UsageError("The model cannot be changed while tracking; press Stop first.")
-        if choice != self.choice or (self.model is None and not self.loading):
-            self.choice = choice
-            self._work.finish()
-            self._open(MaskUse.DRAW)
+        self.choice = choice
+        self._work.finish()
+        self._open(MaskUse.DRAW)
 
     def _open(self, how: MaskUse) -> None:
         """Make a tracker, and tell it all prompts; `how` is what becomes of the masks of prompted frames.

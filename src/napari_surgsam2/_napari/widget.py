@@ -404,6 +404,7 @@ class SurgSam2Widget(QWidget):
                 "No object is selected in the table; select some, or untick 'Only selected objects'."
             )
         session.track(direction, start, frames, objects)
+        self.review.reopen()
         c.bar.setRange(0, 0)
         c.bar.show()
         c.pace.setText("")
@@ -591,6 +592,7 @@ class SurgSam2Widget(QWidget):
         self.controls.restore.visible = False
         if self._earlier is not None:
             saving.take_up(session, self._earlier)
+            self.keeper.restored(self._earlier)
 
     # For scripts
 

@@ -241,7 +241,8 @@ class TrackerThread(QObject):
     ) -> None:
         """Track; `tracked` follows for every frame, and then `ended`."""
         self._stop.clear()
-        self._post("track", lambda: self._track(direction, start, frames, objects))
+        stop = self._stop  # of this tracker; another one has its own
+        self._post("track", lambda: self._track(direction, start, frames, objects, stop))
 
     def stop(self) -> None:
         """End a pass or a download; what was tracked stays."""
@@ -366,6 +367,7 @@ class TrackerThread(QObject):
         start: int | None,
         frames: tuple[int, int] | None,
         objects: Sequence[int] | None,
+        stop: threading.Event,
     ) -> None:
         began, done, total, stopped = time.monotonic(), 0, 0, False
         error: Exception | None = None
@@ -375,7 +377,7 @@ class TrackerThread(QObject):
             propagation = tracker.propagate(direction, start, frames=frames, objects=known)
             total = propagation.total
             try:
-                while not self._stop.is_set():
+                while not stop.is_set():
                     result = next(propagation, None)
                     if result is None:
                         break
@@ -384,7 +386,7 @@ class TrackerThread(QObject):
                     self._do_between()
             finally:
                 propagation.close()
-            stopped = self._stop.is_set() and done < total
+            stopped = stop.is_set() and done < total
         except StoppedError:
             stopped = True
         except Exception as failure:  # told with the end of the pass
@@ -400,6 +402,8 @@ class TrackerThread(QObject):
 
     def _do_between(self) -> None:
         with self._changed:
+            if "open" in self._jobs:  # what waits is for the tracker that comes after this one
+                return
             waiting = [key for key, (_, between, _) in self._jobs.items() if between]
             jobs = [self._jobs.pop(key)[0] for key in waiting]
         for job in jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import uuid
@@ -116,7 +117,8 @@ def ensure_downloaded(entry: RegistryEntry, progress: Progress | None = None) ->
         ) from error
     finally:
         if arrived != path:
-            arrived.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong before is told
+                arrived.unlink(missing_ok=True)
     return path
 
 

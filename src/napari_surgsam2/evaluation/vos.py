@@ -390,8 +390,8 @@ def _write_pngs(
     """Write a PNG for every picture into a folder that appears when it is complete."""
     if target.exists() and not overwrite:
         raise OutputError(f"{target} has appeared meanwhile; move it away.")
-    strangers = (e.name for e in _entries(target) if not e.name.lower().endswith(".png"))
-    if stranger := next((name for name in strangers if not is_litter(name)), None):
+    strangers = (e for e in _entries(target) if not e.name.lower().endswith(".png"))
+    if stranger := next((e.name for e in strangers if not is_litter(e)), None):
         raise OutputError(f"{target} is not replaced: it contains {stranger}. Move it away.")
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside = temporary.with_suffix(".old")

@@ -21,7 +21,7 @@ from .palette import voc_palette
 PROJECT_SUFFIX = ".surgsam2.json"
 
 # Put into folders by file managers, unasked.
-_LITTER = ("Thumbs.db", "desktop.ini")
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 # File systems allow 255 bytes; names of unfinished results are longer than those of the results.
 _LONGEST_NAME = 220
 
@@ -135,9 +135,10 @@ def writing(path: Path, no_space: str = "free space and try again") -> Iterator[
         raise OutputError(f"{path} cannot be written: {error}.") from error
 
 
-def is_litter(name: str) -> bool:
-    """Whether a file is of those that file managers put into folders, unasked; macOS gives theirs a dot."""
-    return name.startswith(".") or name in _LITTER
+def is_litter(path: Path) -> bool:
+    """Whether a file is of those that file managers put into folders, unasked."""
+    named = path.name in _LITTER or path.name.startswith("._")  # as macOS does on foreign disks
+    return named and path.is_file() and not path.is_symlink()
 
 
 def is_taken(path: Path) -> bool:
@@ -247,7 +248,7 @@ def _not_of_kind(path: Path, kind: Format) -> str | None:
         is_zarr = any((path / marker).is_file() for marker in _ZARR_MARKERS)
         return None if is_zarr else f"it has none of {', '.join(_ZARR_MARKERS)}"
     for entry in sorted(path.iterdir()):
-        if not is_litter(entry.name) and not _is_palette_png(entry):
+        if not is_litter(entry) and not _is_palette_png(entry):
             return f"it contains {entry.name}"
     return None
 

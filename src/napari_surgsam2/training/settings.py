@@ -701,5 +701,7 @@ def _source_at(source: SourceSettings, at: Callable[[str], str]) -> SourceSettin
     if isinstance(source.videos, str):
         changes["videos"] = at(source.videos)
     if source.pairs is not None:
-        changes["pairs"] = tuple(LabelPair(at(pair.video), at(pair.labels)) for pair in source.pairs)
+        changes["pairs"] = tuple(
+            pair.replace(video=at(pair.video), labels=at(pair.labels)) for pair in source.pairs
+        )
     return source.replace(**changes)

@@ -160,7 +160,11 @@ def _open_layer(
     # The file is faster to read. It may be gone, or the layer a copy that has other pixels by now.
     with contextlib.suppress(VideoError):
         video = open_video(path, contrast_limits=limits)
-        if video.shape == shown.shape and _same_pixels(video, shown):
+        try:
+            same = video.shape == shown.shape and _same_pixels(video, shown)
+        except VideoError:
+            same = False
+        if same:
             return video
         video.close()
     return shown
