@@ -186,6 +186,19 @@ class TestTables:
             with pytest.raises(UsageError, match=message):
                 load_jobs(archive / name)
 
+    def test_rows_are_counted_as_spreadsheets_do(self, archive: Path) -> None:
+        path = table(
+            archive, "video,prompts,output", "clip0.tif,points.csv,a.tif", "", "no.tif,points.csv,b.tif"
+        )
+        with pytest.raises(UsageError, match="row 4, column 'video'"):
+            load_jobs(path)
+
+    def test_a_name_with_a_dot_gets_a_folder_too(self, archive: Path) -> None:
+        (archive / "clip0.tif").rename(archive / "clip.v2.tif")
+        path = table(archive, "video,prompts", "clip.v2.tif,points.csv")
+        (job,) = load_jobs(path, output_dir=archive / "out", output_format="davis")
+        assert job.target == archive / "out" / "clip.v2_masks"
+
     def test_a_format_that_would_do_nothing(self, archive: Path) -> None:
         path = table(archive, "video,prompts,output", "clip0.tif,points.csv,a.tif")
         with pytest.raises(UsageError, match="leave the format out"):
@@ -331,7 +344,7 @@ class TestRunning:
 
         (result,) = run_batch([job], client, device="cpu").results
 
-        assert (result.status, result.attempts, calls) == ("done", 2, [False, True])
+        assert (result.status, result.attempts, calls) == ("done", 2, [True, True])
         assert any("the disk was away" in line for line in result.log)
 
     def test_it_is_not_tried_more_often_than_asked(self, archive: Path, client, monkeypatch) -> None:

@@ -191,6 +191,53 @@ def test_masks_of_each_instrument_win_over_components(tmp_path: Path) -> None:
     assert labels[0, 0] == 0
 
 
+def test_instruments_without_a_mask_of_their_own_are_there_too(tmp_path: Path) -> None:
+    """ISINet has such masks of some types only: suction, of class 6, has none."""
+    files = pictures_18(2, frames=2) | annotations_18("val", 2, frames=2)
+    for t in range(2):
+        grasper = np.uint8(types_18(t) == 2) * np.uint8(255)
+        files[f"val/binary_annotations/seq_2_frame{t:03}_class2_inst0.png"] = png(grasper)
+
+    prepare_endovis([write(tmp_path / "all", files)], tmp_path, 2018)
+
+    labels = read(tmp_path / "VOS-Endovis18" / "valid" / "Annotations" / "seq_2" / "00001.png")
+    assert labels[22, 10] not in (0, labels[4, 8])
+
+
+def test_the_same_archive_twice_is_one(tmp_path: Path) -> None:
+    files = pictures_18(2) | annotations_18("val", 2)
+    for t in range(3):
+        files[f"val/binary_annotations/seq_2_frame{t:03}_class2_inst0.png"] = png(
+            np.uint8(types_18(t) == 2) * np.uint8(255)
+        )
+    once = prepare_endovis([write(tmp_path / "all", files)], tmp_path / "a", 2018)
+    twice = prepare_endovis([tmp_path / "all", zipped(tmp_path / "all.zip", files)], tmp_path / "b", 2018)
+    assert twice.videos == once.videos
+    for file in sorted((tmp_path / "a").rglob("Annotations/*/*.png")):
+        other = tmp_path / "b" / file.relative_to(tmp_path / "a")
+        np.testing.assert_array_equal(read(other), read(file))
+
+
+def test_annotations_of_another_size_than_their_pictures(tmp_path: Path) -> None:
+    files = pictures_18(1, 2) | annotations_18("train", 1) | annotations_18("val", 2)
+    files["val/annotations/seq_2_frame001.png"] = png(np.ones((50, 64), np.uint8))
+    report = prepare_endovis([write(tmp_path / "all", files)], tmp_path, 2018)
+    assert [v.name for v in report.videos] == ["seq_1"]
+    assert "differ in size (height x width): 48 x 64, 50 x 64" in report.skipped[0]
+
+
+def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
+    files = pictures_18(1, 2) | annotations_18("train", 1) | annotations_18("val", 2)
+    path = zipped(tmp_path / "all.zip", files)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"seq_2/left_frames/frame001.png") + 60
+    data[place] ^= 255
+    path.write_bytes(bytes(data))
+    report = prepare_endovis([path], tmp_path, 2018)
+    assert [v.name for v in report.videos] == ["seq_1"]
+    assert "frame001.png' cannot be read: Bad CRC-32" in report.skipped[0]
+
+
 def test_the_test_set_of_2018_is_left_out(tmp_path: Path) -> None:
     files = pictures_18(2) | annotations_18("val", 2)
     files |= {f"test_data/seq_2/left_frames/frame{t:03}.png": png(picture(255)) for t in range(9)}

@@ -117,6 +117,7 @@ def test_labels_without_a_class_are_refused() -> None:
         '{"names": {}}',
         "[]",
         '{"classes": {"a": "b"}}',
+        '{"classes": {"0": "background", "1": "a"}}',
         "{",
         '{"classes": {"1": "a"}, "objects": {"v": {"1": 2}}}',
     ],

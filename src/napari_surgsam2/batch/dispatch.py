@@ -122,8 +122,11 @@ class Run:
         if self._folder is not None:
             self._folder.write(self.report())
 
-    def do_all(self, where: Any) -> None:
-        """Do all jobs that are not over, by a `Plan`, at a scheduler's address, or with a client."""
+    def do_all(self, where: Any, prepare: Callable[[], object]) -> None:
+        """Do all jobs that are not over, by a `Plan`, at a scheduler's address, or with a client.
+
+        `prepare` is called once there are workers to be had.
+        """
         waiting = [index for index, state in enumerate(self._states) if state.result is None]
         context: AbstractContextManager[Any] = contextlib.nullcontext(where)
         at_once = len(waiting)  # a scheduler that is there may get workers as jobs wait
@@ -137,6 +140,7 @@ class Run:
             context = connected(where)
         try:
             with context as self._client:
+                prepare()
                 self._client.subscribe_topic(self._token, lambda event: self._news.put(("event", event[1])))
                 try:
                     self._go(waiting, at_once)
@@ -177,10 +181,10 @@ class Run:
             index=index,
             job=self._jobs[index],
             device=self._device,
-            resume=self._resume or again,
+            # That nothing is in the way was seen to before, and a scheduler may begin a job again by itself.
+            resume=True,
             # What was replaced before its process was lost is no more marked as outdated.
-            overwrite=self._overwrite and not again,
-            again=again,
+            overwrite=self._overwrite and self._resume and not again,
             sheet=self._folder is not None,
         )
         state.begun_now = False

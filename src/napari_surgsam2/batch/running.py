@@ -112,15 +112,14 @@ def run_batch(
     for job in jobs:
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-    if overwrite and not resume:
-        _mark_outdated(jobs)
     run = Run(jobs, retries, device, resume, overwrite, folder, on_event, should_stop)
     for index in range(len(jobs)):
         if complete[index]:
             run.skip(index)
     try:
         if not all(complete):
-            run.do_all(client if plan is None else plan)
+            fresh = overwrite and not resume
+            run.do_all(client if plan is None else plan, lambda: _mark_outdated(jobs) if fresh else None)
     finally:
         run.write_report()
     return run.report()

@@ -109,7 +109,9 @@ class _Places:
         if not self.is_given and project is None:
             raise JobError("output", "It is missing; name it, or give a folder for all (--output-dir).")
         folder = self.outputs if self.is_given or project is None else Path(project).parent
-        return str(folder / f"{name}{self._ending}")
+        # A folder whose name has a dot is told from a file by the separator behind it.
+        is_folder = not Path(self._ending).suffix
+        return str(folder / f"{name}{self._ending}") + (os.sep if is_folder and "." in name else "")
 
 
 def _folder_rows(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -153,22 +155,21 @@ def _csv_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
     header = text.partition("\n")[0]
     # Some spreadsheets save semicolons or tabs.
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        names = [name.strip() for name in reader.fieldnames or ()]
+        names = [name.strip() for name in next(reader, ())]
         _refuse_unknown(names, f"'{path}', row 1")
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise UsageError(f"'{path}', row 1: the column '{repeated[0]}' is there twice; keep one.")
-        reader.fieldnames = names
         rows = []
         # As spreadsheets number them, with the names in row 1.
         for number, entry in enumerate(reader, 2):
-            if None in entry:
+            if len(entry) > len(names):
                 raise UsageError(
                     f"'{path}', row {number} has more cells than there are columns ({len(names)}); put "
                     "quotes around cells with a separator in them."
                 )
-            cells = {key: text.strip() for key, text in entry.items() if text and text.strip()}
+            cells = {key: text.strip() for key, text in zip(names, entry, strict=False) if text.strip()}
             if cells:
                 rows.append((f"'{path}', row {number}", dict[str, Any](cells)))
     except csv.Error as error:

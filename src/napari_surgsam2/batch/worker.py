@@ -68,8 +68,6 @@ class Order:
         Where to compute.
     resume, overwrite : bool
         As of `track`.
-    again : bool
-        Whether it was begun before, by a process that may still be ending.
     sheet : bool
         Whether a contact sheet is wanted.
     """
@@ -80,7 +78,6 @@ class Order:
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
-    again: bool = False
     sheet: bool = False
 
 
@@ -217,8 +214,7 @@ def _track(order: Order, facts: Facts, tell: _Teller) -> None:
         # before a model is loaded for nothing
         require_positive(prompts)
         check_prompts(prompts, video.shape)
-        if order.again:
-            _wait_for_lock(order.job.target, lambda: order.token in _stopped)
+        _wait_for_lock(order.job.target, lambda: order.token in _stopped)
         model = _model(order, project, tell)
         facts.model, facts.image_size, facts.device = model.name, model.image_size, str(model.device)
         reporting = Reporting(

@@ -104,13 +104,14 @@ def batch(
     require_distributed()
     if scheduler is not None and workers is not None:
         raise UsageError("--workers is for this machine, but --scheduler has workers of its own; give one.")
-    chosen = load_jobs(
-        jobs,
-        output_dir=output_dir,
-        output_format=None if output_format is None else output_format.value,
-        model=model,
-        image_size=image_size,
-    )
+    with interruption_says("Stopped before anything was begun; start again with the same command."):
+        chosen = load_jobs(
+            jobs,
+            output_dir=output_dir,
+            output_format=None if output_format is None else output_format.value,
+            model=model,
+            image_size=image_size,
+        )
     folder = report or _report_folder(jobs, output_dir)
     progress = BatchProgress(chosen)
     again = "--resume in place of --force" if force else "--resume"

@@ -54,7 +54,8 @@ def evaluate(
     for file in (csv, json):
         check_new_file(file, force)
     classes = None if endovis is None else load_classes(endovis)
-    pairs = pair_labels(predictions, ground_truth, video_list)
+    with interruption_says("Stopped before all was scored."):
+        pairs = pair_labels(predictions, ground_truth, video_list)
     if old := sorted(outdated_results(predictions) & {pair.name for pair in pairs}):
         more = f" and {len(old) - 1} more" if len(old) > 1 else ""
         _note(

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from .sources import SourceFile
 
@@ -91,7 +92,11 @@ def sort_files(files: Iterable[SourceFile], year: int) -> tuple[dict[int, FoundS
         elif what == "types":
             found.types.setdefault(frame, file)
         elif what == "instance":
-            found.instances.setdefault(frame, []).append((int(match["type"]), file))
+            there = found.instances.setdefault(frame, [])
+            name = PurePosixPath(file.path).name
+            # The same archive may be given twice, packed and unpacked.
+            if all(PurePosixPath(other.path).name != name for _, other in there):
+                there.append((int(match["type"]), file))
         else:
             found.instruments.setdefault(frame, {}).setdefault(match["folder"], file)
     return dict(sorted(sequences.items())), kinds

@@ -149,6 +149,7 @@ def prepare_endovis(
             if not report.videos:
                 raise UsageError(_nothing(year, annotations, report))
             writer.finish()
+            _check_target(target, overwrite)  # again: somebody else may have made it meanwhile
             _publish(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -178,11 +179,19 @@ class _Writer:
             without_annotation=len(set(sequence.pictures) - set(sequence.annotated)),
         )
         numbers, seen = InstanceNumbers(), set[int]()
+        known_sizes: set[tuple[int, int]] = set()
         place = self._folder / split
         try:
             for done, t in enumerate(frames, 1):
-                self._write_picture(place / "JPEGImages" / name / f"{t:05}.jpg", sequence.pictures[t])
+                size = self._write_picture(place / "JPEGImages" / name / f"{t:05}.jpg", sequence.pictures[t])
                 pieces, shape = self._pieces(sequence, t)
+                sizes = {size, shape, *(_shape(piece.mask) for piece in pieces), *known_sizes}
+                if len(sizes) > 1:
+                    raise _UnusableError(
+                        f"pictures and annotations of frame {t}, or of that and the frames before, differ in "
+                        f"size (height x width): {', '.join(f'{h} x {w}' for h, w in sorted(sizes))}"
+                    )
+                known_sizes = sizes
                 labels = numbers.label(pieces, shape)
                 _write_png(place / "Annotations" / name / f"{t:05}.png", labels)
                 new = set(np.unique(labels).tolist()) - {0} - seen
@@ -209,7 +218,11 @@ class _Writer:
             place = self._folder / split
             copy = place / PurePosixPath(match["what"]) / name / match["file"]
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read())
+            try:
+                copy.write_bytes(_read(file))
+            except _UnusableError as error:
+                self._report.skipped.append(f"{name}: {error}")
+                continue
             if match["what"].lower() == "annotations":
                 video = videos.setdefault((split, name), VideoReport(split, name))
                 picture = _picture_of(name, Path(match["file"]).stem, sequences)
@@ -248,14 +261,16 @@ class _Writer:
         for type_id, file in sequence.instances.get(t, []):
             if type_id in classes:  # others are anatomy and threads, or a stapler that ISINet leaves out
                 pieces.append(Piece(type_id, self._values(file) > 0, is_whole=True))
-        if not pieces and t in sequence.types:
+        if t in sequence.types and not sequence.instruments.get(t):
             values = self._values(sequence.types[t])
             if values.max(initial=0) > max(classes):
                 raise _UnusableError(
                     f"'{sequence.types[t].path}' has the value {values.max()}; classes are 1 to "
                     f"{max(classes)}"
                 )
-            pieces = [Piece(i, values == i) for i in classes if (values == i).any()]
+            # ISINet has masks of single instruments for some types only.
+            single = {piece.type_id for piece in pieces}
+            pieces += [Piece(i, values == i) for i in classes if i not in single and (values == i).any()]
             return pieces, _shape(values)
         if not pieces:  # only binary annotations, all of other things
             return [], _shape(self._values(sequence.instances[t][0][1]))
@@ -278,20 +293,30 @@ class _Writer:
             )
         return values[_CROP]
 
-    def _write_picture(self, target: Path, file: SourceFile) -> None:
+    def _write_picture(self, target: Path, file: SourceFile) -> tuple[int, int]:
+        """Write a picture, cropped; return its size (Y, X)."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        data = file.read()
+        data = _read(file)
         values = _decode(file, data)
         cropped = self._crop(values, file)
         if cropped is values and file.name.lower().endswith((".jpg", ".jpeg")):
             target.write_bytes(data)
-            return
-        colours = cropped if cropped.ndim == 2 else np.ascontiguousarray(cropped[..., :3])
-        Image.fromarray(colours).save(target, quality=95, subsampling=0)
+        else:
+            colours = cropped if cropped.ndim == 2 else np.ascontiguousarray(cropped[..., :3])
+            Image.fromarray(colours).save(target, quality=95, subsampling=0)
+        height, width = cropped.shape[:2]
+        return height, width
 
 
 class _UnusableError(Exception):
     """A file of a sequence cannot be used, and so the sequence is left out."""
+
+
+def _read(file: SourceFile) -> bytes:
+    try:
+        return file.read()
+    except Exception as error:  # of a damaged archive, or of the disk that it is on
+        raise _UnusableError(f"'{file.path}' cannot be read: {error}") from error
 
 
 def _decode(file: SourceFile, data: bytes | None = None) -> NDArray[np.uint8]:

@@ -114,6 +114,8 @@ def load_classes(choice: str | os.PathLike[str]) -> Classes:
 
 def _parse(table: Any) -> Classes:
     names = {int(i): str(name) for i, name in table["classes"].items()}
+    if min(names, default=1) < 1:
+        raise ValueError(f"the class {min(names)} is there, and 0 is background; leave it out")
     objects = table.get("objects")
     if objects is None:
         return Classes(names)

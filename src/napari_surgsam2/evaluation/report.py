@@ -118,7 +118,8 @@ def _new_file(target: Path, overwrite: bool) -> Iterator[IO[str]]:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with writing(target):
-            with temporary.open("w", encoding="utf-8", newline="") as file:
+            # Names of files need not be text.
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 yield file
             temporary.replace(target)
     finally:
