@@ -49,7 +49,7 @@ def test_every_model_to_download_has_a_published_architecture() -> None:
 def test_the_built_in_model_loads_and_is_small() -> None:
     model = load_model("nano", device="cpu")
 
-    assert model.image_size == registry()["nano"].image_size == 256
+    assert model.image_size == registry()["nano"].image_size == 320
     assert model.parameters < 10e6
     assert all(torch.isfinite(p).all() for p in model.network.state_dict().values())
 
