@@ -303,8 +303,8 @@ class TestRunning:
         third = report.results[2]
         assert (third.image_size, third.frames, third.attempts) == (96, 5, 1)
         assert third.frames_per_second > 0
-        # The model is kept from job to job; the third wants it for another size.
-        assert sum("Model" in e.message for e in events) == 2
+        # The model is kept from job to job; one wants it for another size, and may come between the others.
+        assert sum("Model" in e.message for e in events) in (2, 3)
         assert [(e.done, e.total) for e in events if e.index == 2 and e.done][-1] == (5, 5)
         assert [e.status for e in events if e.index == 0][-1] == "done"
 

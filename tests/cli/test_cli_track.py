@@ -158,7 +158,7 @@ def test_what_is_left_of_a_cut_video_is_used(video: str, message: str, at_most: 
 def test_a_damaged_frame_ends_the_run_and_what_is_before_can_be_tracked(track, tmp_path: Path) -> None:
     outcome = track("damaged.mp4", *POINT)
     assert outcome.code == 1
-    assert "of 'damaged.mp4' cannot be decoded: the file is damaged there" in outcome.err
+    assert "damaged.mp4' cannot be decoded: the file is damaged there" in outcome.err
     frame = int(outcome.err.split("Error: Frame ")[1].split()[0])
 
     assert track("damaged.mp4", *POINT, "--frames", f"0:{frame}", "--force").code == 0
@@ -170,12 +170,12 @@ def test_a_damaged_frame_ends_the_run_and_what_is_before_can_be_tracked(track, t
 BAD = {
     "no video": ("gone.mp4", [*POINT], 1, "gone.mp4'; check the path"),
     "no name": ("", [*POINT], 2, "The video is ''"),
-    "empty folder": ("empty", [*POINT], 1, "The folder 'empty' has no frames in it"),
-    "empty file": ("empty.mp4", [*POINT], 1, "'empty.mp4' is empty"),
-    "noise": ("noise.mp4", [*POINT], 1, "'noise.mp4' cannot be opened as a video"),
-    "cut": ("cut.mp4", [*POINT], 1, "'cut.mp4' is incomplete"),
+    "empty folder": ("empty", [*POINT], 1, "empty' has no frames in it"),
+    "empty file": ("empty.mp4", [*POINT], 1, "empty.mp4' is empty"),
+    "noise": ("noise.mp4", [*POINT], 1, "noise.mp4' cannot be opened as a video"),
+    "cut": ("cut.mp4", [*POINT], 1, "cut.mp4' is incomplete"),
     "sizes": ("sizes", [*POINT], 1, "all frames must be of one size"),
-    "text": ("points.csv", [*POINT], 1, "'points.csv' is of no known kind"),
+    "text": ("points.csv", [*POINT], 1, "points.csv' is of no known kind"),
     "no prompts": ("clip.mp4", [], 2, "There are no prompts; give --point, --box, --mask or --prompts"),
     "outside": ("clip.mp4", ["--point", "0,35,128"], 2, "(y=35, x=128) on frame 0 is outside the video"),
     "late": ("clip.mp4", ["--point", "12,35,30"], 2, "on frame 12, but the video has 12 frames: 0 to 11"),

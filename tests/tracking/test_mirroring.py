@@ -18,7 +18,7 @@ from napari_surgsam2.prompts import central_position
 from napari_surgsam2.synthetic import make_clip
 from napari_surgsam2.tracking.mirroring import MIRRORINGS, View, _mirrored_points, decode_views
 
-SIZE = 256
+SIZE = 320  # as large as the network sees it
 
 
 @pytest.fixture(scope="module")
