@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -145,26 +147,32 @@ def test_results_made_differently_are_not_mixed(options, says: str, vos) -> None
     assert (outcome.code, says in outcome.err, "--force" in outcome.err) == (1, True, True)
 
 
-def test_an_interrupted_run_goes_on(vos, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = vos("--output-dir", "whole")
-    assert expected.code == 0
+@contextmanager
+def stopped_at_b(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Ctrl+C come when the second video is tracked and its pictures are about to be written."""
     write = vos_module._write_pngs
-    stop = {"now": True}
 
     def stopping(target: Path, *arguments, **options) -> None:
-        if target.name == "b" and stop["now"]:
+        if target.name == "b":
             raise KeyboardInterrupt
         write(target, *arguments, **options)
 
-    monkeypatch.setattr(vos_module, "_write_pngs", stopping)
-    outcome = vos()
+    with monkeypatch.context() as patch:
+        patch.setattr(vos_module, "_write_pngs", stopping)
+        yield
+
+
+def test_an_interrupted_run_goes_on(vos, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = vos("--output-dir", "whole")
+    assert expected.code == 0
+    with stopped_at_b(monkeypatch):
+        outcome = vos()
     assert outcome.code == 130
     assert "Go on with the same command" in outcome.err
     work, *rest = sorted(p.name for p in (data / "results").iterdir())
     assert re.fullmatch(r"\.b\.[0-9a-f]{8}\.zarr", work)
     assert rest == ["a", "vos.json"]
 
-    stop["now"] = False
     assert vos().code == 0
     assert sorted(p.name for p in (data / "results").iterdir()) == ["a", "b", "vos.json"]
     for video in "ab":
@@ -177,22 +185,13 @@ def test_making_all_again_goes_on_after_an_interruption(
     """What is left of the results before is replaced too, and what was tracked of them not taken for new."""
     expected = vos("--output-dir", "whole", "--prompt", "box")
     assert expected.code == 0
-    write = vos_module._write_pngs
-    stop = {"now": True}
-
-    def stopping(target: Path, *arguments, **options) -> None:
-        if target.name == "b" and stop["now"]:
-            raise KeyboardInterrupt
-        write(target, *arguments, **options)
-
     vos()
-    monkeypatch.setattr(vos_module, "_write_pngs", stopping)
     (data / "results" / "b").rename(data / "kept")
-    assert vos().code == 130  # tracked by masks, and not written
-    (data / "kept").rename(data / "results" / "b")
-    assert vos("--prompt", "box", "--force").code == 130
+    with stopped_at_b(monkeypatch):
+        assert vos().code == 130  # tracked by masks, and not written
+        (data / "kept").rename(data / "results" / "b")
+        assert vos("--prompt", "box", "--force").code == 130
 
-    stop["now"] = False
     made = snapshot(data / "results" / "a")
     outcome = vos("--prompt", "box")
     assert outcome.code == 0

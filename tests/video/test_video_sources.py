@@ -135,16 +135,21 @@ def test_16_bit_frames_are_the_same_from_everywhere(source: str, clip: np.ndarra
             np.testing.assert_array_equal(video.frame(index), expected.frame(index))
 
 
-@pytest.mark.parametrize("frames", [10, 12])
-def test_imagej_stack_described_by_its_first_page(tmp_path: Path, clip: np.ndarray, frames: int) -> None:
-    path = _tiff(tmp_path / "a.tif", clip[..., 0], imagej=True, metadata={"axes": "TYX"})
+def leave_first_page(path: Path, length: int) -> None:
+    """Let an ImageJ stack describe its first page only, as large ones do, and cut its pixels to a length."""
     data = bytearray(path.read_bytes())
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         after_tags = page.offset + 2 + 12 * len(page.tags)
         offset = page.dataoffsets[0]
     data[after_tags : after_tags + 4] = bytes(4)
-    path.write_bytes(bytes(data[: offset + frames * 24 * 40 + 7]))
+    path.write_bytes(bytes(data[: offset + length]))
+
+
+@pytest.mark.parametrize("frames", [10, 12])
+def test_imagej_stack_described_by_its_first_page(tmp_path: Path, clip: np.ndarray, frames: int) -> None:
+    path = _tiff(tmp_path / "a.tif", clip[..., 0], imagej=True, metadata={"axes": "TYX"})
+    leave_first_page(path, frames * 24 * 40 + 7)
     video = open_video(path)
     assert video.shape == (frames, 24, 40)
     assert ("10 of 12" in " ".join(video.notes)) == (frames == 10)
@@ -154,13 +159,7 @@ def test_imagej_stack_described_by_its_first_page(tmp_path: Path, clip: np.ndarr
 def test_a_hyperstack_that_is_cut_short_keeps_its_channels_apart(tmp_path: Path) -> None:
     stack = np.random.default_rng(1).integers(0, 255, (10, 2, 16, 20), dtype=np.uint8)
     path = _tiff(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TCYX"})
-    data = bytearray(path.read_bytes())
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages.first
-        after_tags = page.offset + 2 + 12 * len(page.tags)
-        offset = page.dataoffsets[0]
-    data[after_tags : after_tags + 4] = bytes(4)
-    path.write_bytes(bytes(data[: offset + 15 * 16 * 20]))
+    leave_first_page(path, 15 * 16 * 20)
 
     video = open_video(path, channel=1)
 

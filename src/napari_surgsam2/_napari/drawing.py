@@ -102,7 +102,10 @@ class Drawing:
             self.edited.add(key)
 
     def is_painted(self, key: Key) -> bool:
-        """Whether an object was painted in a frame, and not taken back: napari's own undo tells nobody."""
+        """Whether an object was painted in a frame and not taken back, which is forgotten where it was.
+
+        napari's own undo tells nobody, so the mask is compared with what it was before.
+        """
         if key not in self.edited or self.canvas is None:
             return False
         before = self._unpainted.get(key)

@@ -73,16 +73,9 @@ class Keeper:
             self._parent, "Save masks", self._suggested(f"_masks{_SUGGESTED}"), _MASK_FILTERS
         )
         if path:
-            suffixes = next((s for name, s in _SUFFIXES.items() if kind.startswith(name)), ())
-            typed = Path(path)
-            # The kind decides, unless the name that was suggested got the ending of another one.
-            ending = typed.suffix.lower()
-            own_ending = ending in _KNOWN_SUFFIXES and (not kind or ending != _SUGGESTED)
-            if not own_ending and ending not in suffixes:
-                stem = typed.stem if typed.suffix.lower() in _KNOWN_SUFFIXES else typed.name
-                typed = typed.with_name(stem + (suffixes[0] if suffixes else ""))
-            if self._may_write(typed, Path(path)):
-                self.write_masks(typed)
+            target = _masks_name(Path(path), kind)
+            if self._may_write(target, Path(path)):
+                self.write_masks(target)
 
     def write_masks(self, path: str | Path) -> None:
         """Save the masks in the background; the suffix says as what, and what is there is replaced."""
@@ -297,6 +290,20 @@ class Keeper:
         source = saving.source_path(session.image)
         folder, stem = (Path.cwd(), session.image.name) if source is None else (source.parent, source.stem)
         return os.fspath(folder / f"{stem}{ending}")
+
+
+def _masks_name(typed: Path, kind: str) -> Path:
+    """Return the name of masks that were typed as `typed`, with a filter of the dialog chosen as the kind.
+
+    An ending that the user gave decides; else, and in place of the suggested one, the kind does.
+    """
+    endings = next((s for name, s in _SUFFIXES.items() if kind.startswith(name)), ())
+    ending = typed.suffix.lower()
+    known = ending in _KNOWN_SUFFIXES
+    if ending in endings or (known and (not kind or ending != _SUGGESTED)):
+        return typed
+    stem = typed.stem if known else typed.name
+    return typed.with_name(stem + (endings[0] if endings else ""))
 
 
 def _project_name(typed: Path) -> Path:

@@ -30,6 +30,9 @@ class FormatChoice(StrEnum):
     COCO = "coco"
 
 
+_NOT_BEGUN = "Stopped before anything was begun; start again with the same command."
+
+
 def batch(
     jobs: Annotated[
         Path,
@@ -104,7 +107,7 @@ def batch(
     require_distributed()
     if scheduler is not None and workers is not None:
         raise UsageError("--workers is for this machine, but --scheduler has workers of its own; give one.")
-    with interruption_says("Stopped before anything was begun; start again with the same command."):
+    with interruption_says(_NOT_BEGUN):
         chosen = load_jobs(
             jobs,
             output_dir=output_dir,
@@ -118,7 +121,7 @@ def batch(
 
     def stopped() -> str:
         if not progress.has_begun:
-            return "Stopped before anything was begun; start again with the same command."
+            return _NOT_BEGUN
         return f"Stopped; what is done is kept. Go on with the same command and {again}."
 
     with (
