@@ -94,12 +94,13 @@ class TrackingSettings(_Settings):
         How many prompted frames an object's memory attention looks at, the nearest in time; at least 2.
     obey_clicks : bool
         Of the network's candidates for the mask of a prompted frame, take rather one that agrees with the
-        clicks, as long as it is not expected to be much worse; and an object with a positive click is in
-        view, whatever its score. False is SAM 2, which looks at neither.
+        clicks, as long as it is not expected to be much worse. An object with a positive click, or whose mask
+        so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
+        contradicts all the same tell that it is not. False is SAM 2, which looks at none of this.
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, and take the average of the masks, for
-        three more encodings of that frame. Only where the object was not tracked through the frame yet, so
-        that no memories tell of it there. "auto" does so with small convolutional networks such as `nano`,
+        three more encodings of that frame. Not where the object was tracked to the frame before it was
+        prompted: memories tell of it there. "auto" does so with small convolutional networks such as `nano`,
         whose masks gain by it; SAM 2 does not.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.

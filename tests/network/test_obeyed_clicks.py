@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_surgsam2.network import NO_OBJECT_LOGIT, Sam2Network
+from napari_surgsam2.network.mask_decoder import DecodedMasks
 from napari_surgsam2.network.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 from napari_surgsam2.network.sam2 import contradicted_clicks
 from tests.helpers.weights import rule_network
@@ -90,3 +91,34 @@ def test_objects_side_by_side_obey_only_their_own_clicks(network, frame):
         for b in range(6):
             alone = network.decode(image[:1], frame, xy[b : b + 1], labels[b : b + 1], obey_clicks=True)
             torch.testing.assert_close(together.logits[b : b + 1], alone.logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("score", "labels", "in_view"),
+    [
+        (2.0, [NEGATIVE], False),
+        (4.0, [NEGATIVE], True),
+        (4.0, [NEGATIVE, NEGATIVE], False),  # what is clicked away again and again goes
+        (-1.0, [NEGATIVE, POSITIVE], True),  # it is there, the user says
+        (2.0, [NEGATIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], True),
+    ],
+)
+def test_negative_clicks_that_change_nothing_tell_that_the_object_is_not_there(
+    network, frame, monkeypatch, score, labels, in_view
+):
+    def everywhere(*_, every=False, **__):
+        masks = 4 if every else 3
+        return DecodedMasks(
+            torch.full((1, masks, 16, 16), 8.0),
+            torch.full((1, masks), 0.9),
+            torch.zeros(1, masks, network.config.dim),
+            torch.tensor([[score]]),
+        )
+
+    monkeypatch.setattr(network, "candidates", everywhere)
+    xy, image = torch.full((1, len(labels), 2), 30.0), network.without_memory(frame)
+    with torch.inference_mode():
+        found = network.decode(image, frame, xy, torch.tensor([labels]), obey_clicks=True)
+        plain = network.decode(image, frame, xy, torch.tensor([labels]))
+    assert bool(found.score > 0) == bool((found.logits > 0).any()) == in_view
+    assert float(plain.score) == score

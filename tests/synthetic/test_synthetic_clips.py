@@ -42,6 +42,16 @@ def test_labels_lie_on_what_is_seen():
     assert changed[left].mean() > 2 * changed[~left].mean()
 
 
+@pytest.mark.parametrize("scene", ["microscopy", "things"])
+def test_the_label_of_what_light_shines_through_is_as_large_as_if_it_did_not(scene):
+    made = [make_scene(4, 1, SIZE, scene) for _ in range(2)]
+    for actor in made[1].actors:
+        actor._opacity = 1.0
+    labels = [one.draw(0)[1] for one in made]
+    assert labels[0].any()
+    np.testing.assert_array_equal(labels[0], labels[1])
+
+
 def test_objects_enter_leave_and_hide_one_another():
     """Over some clips, objects are out of view for a while, and come back."""
     came_back = gone = 0

@@ -180,3 +180,22 @@ def test_only_first_prompts_are(nano, picture, monkeypatch):
     tracker.add_points(2, 1, [(y, x)])
     assert tracker.predict(2).masks()[0].any()
     tracker.close()
+
+
+def test_a_first_frame_is_corrected_alike_before_and_after_tracking(nano, picture):
+    """It is still seen in several views, and not by its own memory."""
+    video = np.repeat(picture[0], 3, axis=0)
+    inside = np.argwhere(picture[1])
+    first, second = (inside[len(inside) * part // 4].tolist() for part in (1, 3))
+    found = []
+    for passed in (False, True):
+        tracker = Tracker(nano, video)
+        tracker.add_points(0, 1, [first])
+        tracker.predict(0)
+        if passed:
+            for _ in tracker.propagate():
+                pass
+        tracker.add_points(0, 1, [second], [0])
+        found.append(tracker.predict(0).logits[0])
+        tracker.close()
+    np.testing.assert_array_equal(found[1], found[0])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
-from napari_surgsam2.prompts import central_position
+from napari_surgsam2.prompts import central_position, correcting_position
 from napari_surgsam2.training.interaction import (
     box_around,
     box_labels,
@@ -54,6 +54,23 @@ def test_a_central_click_is_in_the_middle():
 
 def test_a_central_click_is_away_from_the_edge_of_the_picture():
     assert central_position(mask((0, 0, 11, 48))[0].numpy())[0] == 5
+
+
+def test_a_mask_is_corrected_in_the_middle_of_its_largest_mistake():
+    """By how far inside it one can be: a long sliver along an edge is not what one would click first."""
+    wanted = mask((10, 10, 30, 20))[0].numpy()
+    too_small, too_wide = mask((10, 10, 19, 20))[0].numpy(), mask((10, 10, 30, 22))[0].numpy()
+    (y, x), positive = correcting_position(too_small, wanted)
+    assert positive
+    assert 22 <= y <= 26
+    assert x in (14, 15)
+    (y, x), positive = correcting_position(too_wide, wanted)
+    assert not positive
+    assert x in (20, 21)
+    both = too_small | mask((0, 40, 47, 43))[0].numpy()  # larger by its area, but thin
+    assert correcting_position(both, wanted) == correcting_position(too_small, wanted)
+    with pytest.raises(ValueError, match="nothing is wrong"):
+        correcting_position(wanted, wanted)
 
 
 def test_a_click_on_nothing_is_somewhere(rng):

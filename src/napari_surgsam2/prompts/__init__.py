@@ -3,7 +3,7 @@
 from .documents import prompts_from_dict, prompts_to_dict
 from .files import as_prompts, load_prompts, save_prompts
 from .kinds import BoolArray, Box, Mask, Point, Prompt, check_prompts, masks_from_labels, require_positive
-from .positions import central_position
+from .positions import central_position, correcting_position
 from .tables import boxes_from_table, points_from_table, points_to_csv, points_to_table
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "boxes_from_table",
     "central_position",
     "check_prompts",
+    "correcting_position",
     "load_prompts",
     "masks_from_labels",
     "points_from_table",

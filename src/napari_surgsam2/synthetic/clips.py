@@ -14,7 +14,7 @@ from .scenes import SCENES, Scene
 
 DEFAULT_SIZE = (512, 640)
 # Raised whenever the same seed makes another clip, so that clips kept on disk are not taken for new ones.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 # What `nano` is trained on, and the share of each.
 TRAINING_MIX = {"laparoscopy": 0.6, "things": 0.25, "microscopy": 0.15}
 

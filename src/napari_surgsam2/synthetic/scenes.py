@@ -74,7 +74,7 @@ class Scene:
             if self.shadow:
                 self._cast(image, patch)
             paint(image, patch)
-            labels[patch.slices][patch.alpha > 0.5] = label
+            labels[patch.slices][patch.inside] = label
         if self.grain:
             grain = self.grain[t % len(self.grain)]
             image = image * grain[..., None]

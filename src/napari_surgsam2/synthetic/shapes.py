@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .noise import FloatArray
 
@@ -21,12 +22,20 @@ class Patch:
         0 to 1.
     alpha : array, shape (h, w)
         How much of each pixel it covers.
+    opacity : float
+        The `alpha` of a pixel that is all inside.
     """
 
     top: int
     left: int
     color: FloatArray
     alpha: FloatArray
+    opacity: float = 1.0
+
+    @property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """The pixels (h, w) that are its own: half of each or more, whatever shines through."""
+        return np.asarray(self.alpha > 0.5 * self.opacity)
 
     @property
     def slices(self) -> tuple[slice, slice]:

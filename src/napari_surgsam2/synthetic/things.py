@@ -146,8 +146,9 @@ class Blob:
         if self._surface.gloss:
             glint = np.exp(-(((inside - 0.4) / 0.2) ** 2) - ((tilt - 0.4) / 0.2) ** 2)
             color = color + (self._surface.gloss * self._bulge * 0.7 * glint)[..., None]
+        opacity = self._opacity
         return Patch(
-            where.top, where.left, color.astype(np.float32), (alpha * self._opacity).astype(np.float32)
+            where.top, where.left, color.astype(np.float32), (alpha * opacity).astype(np.float32), opacity
         )
 
 

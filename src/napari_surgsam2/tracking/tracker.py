@@ -485,7 +485,9 @@ class Tracker:
             xy, labels = xy.to(self.model.device), labels.to(self.model.device)
             obey = self.settings.obey_clicks
             recalled: Recalled | None = None
-            if tracked is not None or visit is not None:
+            # Where tracking passed a mask made of the frame alone, SAM 2 looks at the memory of that; several
+            # views of the frame are worth more.
+            if tracked is not None or (visit is not None and not self.mirrors):
                 recalled = self._recall.recall(obj, frame, reverse)
             if recalled is not None and recalled.memories:
                 image = self._recall.attend(features, [recalled])

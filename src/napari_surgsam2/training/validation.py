@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.evaluation import contour_accuracy, region_similarity
-from napari_surgsam2.prompts import BoolArray, central_position
+from napari_surgsam2.prompts import BoolArray, central_position, correcting_position
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import Tracker
 from napari_surgsam2.video import Video
@@ -104,7 +104,8 @@ def score_video(
     Every object gets one click in the middle of what is seen of it in the first annotated frame that shows
     enough of it; what is before that does not count. With `any_size`, those of which no frame shows enough
     get theirs in the one that shows most. Then, as often as `corrections` says, each gets a click
-    in the middle of what is wrong in its worst frame, and all are tracked again.
+    in the middle of the largest mistake in its worst frame (`correcting_position`), and all are tracked
+    again.
 
     Parameters
     ----------
@@ -153,10 +154,7 @@ def score_video(
             tracker.add_points(t, object_id, [central_position(labels[t] == object_id)])
         for _ in range(corrections):
             for object_id, (t, mask) in _worst_frames(masks()).items():
-                wanted = labels[t] == object_id
-                missed, extra = wanted & ~mask, mask & ~wanted
-                positive = missed.sum() >= extra.sum()
-                where = central_position(missed if positive else extra)
+                where, positive = correcting_position(mask, labels[t] == object_id)
                 tracker.add_points(t, object_id, [where], [int(positive)])
         return _score(name, masks(), firsts)
     finally:
