@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from napari_surgsam2 import PruningSettings, Tracker, TrackingSettings
-from napari_surgsam2.errors import PromptError, UsageError
+from napari_surgsam2.errors import PromptError, UsageError, VideoError
+from napari_surgsam2.prompts import Point
 
 EXACT = {"rtol": 0, "atol": 1e-4}
 
@@ -300,6 +301,26 @@ def test_points_that_are_no_table_are_told(tracker: Tracker) -> None:
         tracker.add_points(0, 1, [(1, 2), (3,)])
 
 
+def test_prompts_stay_as_they_were_where_new_ones_cannot_be_used(tracker: Tracker, monkeypatch) -> None:
+    click(tracker)
+    click(tracker, at=(30, 30))
+    before = tracker.predict(0).logits
+    prompts = tracker.prompts
+
+    def fail(*_: object) -> None:
+        raise VideoError("the disk is gone")
+
+    monkeypatch.setattr(tracker._frames, "features", fail)
+    for object_id in (1, 2):
+        with pytest.raises(VideoError):
+            tracker.set_prompts(0, object_id, [Point(0, 9, 9, object_id), Point(0, 12, 9, object_id)])
+    monkeypatch.undo()
+
+    assert tracker.prompts == prompts
+    assert tracker.object_ids == (1,)
+    np.testing.assert_array_equal(tracker.predict(0).logits, before)
+
+
 def test_a_negative_click_ahead_waits_until_tracking_gets_there(tracker: Tracker) -> None:
     click(tracker)
     click(tracker, frame=9, at=(40, 50), label=0)
@@ -377,6 +398,7 @@ def test_a_box_and_clicks_are_combined(model, clip) -> None:
         (lambda t: t.add_box(0, 1, (5, 5, 5, 9)), "is empty"),
         (lambda t: t.add_box(0, 1, (5, 5, 9)), "four numbers"),
         (lambda t: t.add_box(0, 1, (80, 5, 90, 9)), "outside the video"),
+        (lambda t: t.add_box(0, 1, "left"), "must be four numbers"),
         (lambda t: t.add_mask(0, 1, np.zeros((5, 5))), r"must be the video's, \(72, 96\)"),
         (lambda t: t.predict(0), "No object is prompted on frame 0"),
         (lambda t: next(t.propagate()), "nothing to track"),
@@ -393,8 +415,26 @@ def test_only_negative_clicks_are_refused(tracker: Tracker) -> None:
 
     with pytest.raises(PromptError, match="only negative points on frame 0"):
         tracker.predict(0)
-    with pytest.raises(PromptError, match="only negative points on frame 0"):
+    with pytest.raises(PromptError, match="objects 1 have only negative points; add a positive"):
         run(tracker, "forward")
+
+
+def test_an_object_with_nothing_but_negative_clicks_stops_no_other(tracker: Tracker) -> None:
+    """Also where it comes up, or its positive clicks are taken back, while the others are tracked."""
+    click(tracker)
+    click(tracker, frame=0, object_id=2, at=(50, 60))
+    click(tracker, frame=12, object_id=2, at=(50, 60), label=0)
+    seen = {}
+    for result in tracker.propagate():
+        seen[result.frame] = set(result.object_ids.tolist())
+        if result.frame == 3:
+            tracker.set_prompts(8, 3, [Point(8, 5, 5, 3, positive=False)])
+        if result.frame == 5:
+            tracker.clear_prompts(0, 2)
+
+    assert list(seen) == list(range(24))
+    assert all(1 in objects and 3 not in objects for objects in seen.values())
+    assert 2 not in seen[23]
 
 
 @pytest.mark.parametrize(
@@ -406,6 +446,12 @@ def test_only_negative_clicks_are_refused(tracker: Tracker) -> None:
         (("backward",), {"start": 5, "stop": 7}, "must be below that"),
         (("both",), {"frames": (5, 30)}, "within 0:24"),
         (("forward",), {"objects": [2]}, "no object 2"),
+        (("both",), {"frames": (5,)}, "must be two numbers"),
+        (
+            ("backward",),
+            {"frames": (6, 16)},
+            "cannot be reached going backward .*, on frame 0",
+        ),
     ],
 )
 def test_bad_ranges_are_refused_at_once(tracker: Tracker, args, kwargs, message) -> None:
@@ -448,6 +494,12 @@ def test_pruning_changes_what_is_seen_and_zero_is_plain(model, clip) -> None:
         ("both", {"frames": (3, 8)}, {1: [12]}, {f: {1} for f in range(3, 8)}),
         ("both", {"stop": 10}, {1: [5], 2: [20]}, {f: {1, 2} for f in range(10)}),
         ("backward", {"frames": (10, 13)}, {1: [5, 20]}, {f: {1} for f in (10, 11, 12)}),
+        (
+            "forward",
+            {"frames": (6, 10)},
+            {1: [2], 2: [8]},
+            {f: {1} if f < 8 else {1, 2} for f in range(6, 10)},
+        ),
     ],
 )
 def test_objects_prompted_beyond_the_range_are_tracked_into_it(
@@ -460,6 +512,33 @@ def test_objects_prompted_beyond_the_range_are_tracked_into_it(
     last_visit = {r.frame: set(r.object_ids.tolist()) for r in tracker.propagate(direction, **kwargs)}
 
     assert last_visit == seen
+
+
+def test_an_object_is_tracked_into_a_range_alike_whoever_else_is_prompted_there(model, clip) -> None:
+    alone, together = Tracker(model, clip), Tracker(model, clip)
+    for tracker in (alone, together):
+        click(tracker, 2, 1)
+    click(together, 12, 2, at=(50, 60))
+
+    a, b = (run(t, "both", frames=(6, 16)) for t in (alone, together))
+
+    for frame in range(6, 16):
+        np.testing.assert_allclose(a[frame][1], b[frame][1], **EXACT)
+
+
+def test_a_pass_that_is_gone_on_with_counts_the_frames_of_the_whole(tracker: Tracker) -> None:
+    """Also where a correction before its first frame has been reached since."""
+    click(tracker, frame=10)
+    click(tracker, frame=4, at=(40, 50), label=0)
+    first = tracker.propagate("both")
+    while first.done < 22:
+        next(first)
+    rest = tracker.propagate("both", resume=first.state())
+
+    assert (rest.done, rest.total) == (first.done, first.total)
+    for _ in rest:
+        pass
+    assert rest.done == rest.total
 
 
 def test_a_dropped_propagation_ends_its_reading_thread_at_once(tracker: Tracker) -> None:

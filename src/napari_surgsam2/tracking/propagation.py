@@ -29,7 +29,10 @@ def visited_range(frames: tuple[int, int | None] | None, n_frames: int) -> tuple
     UsageError
         If the range is empty or reaches beyond the video.
     """
-    first, last = frames or (0, None)
+    try:
+        first, last = frames or (0, None)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"frames is {frames!r}; it must be two numbers, or None.") from error
     low, high = operator.index(first), n_frames if last is None else operator.index(last)
     if not 0 <= low < high <= n_frames:
         raise UsageError(
@@ -78,9 +81,9 @@ class Propagation(Iterator[FrameResult]):
         resume: Mapping[str, Any] | None = None,
     ) -> None:
         self._pass = _Pass(tracker, direction, start, stop, frames, objects)
-        self.total = self._pass.count()
         if resume is not None:
             self._pass.restore(resume)
+        self.total = self._pass.count()
         self._results = self._pass.run()
 
     def __next__(self) -> FrameResult:
@@ -141,28 +144,45 @@ class _Pass:
     def _first_frame(self, start: int | None) -> int:
         prompted = [f for obj in self._chosen() for f in self._tracker._starting_frames(obj)]
         if not prompted:
+            negative = [str(obj.object_id) for obj in self._chosen() if obj.prompts]
+            if negative:
+                raise PromptError(
+                    f"There is nothing to track: objects {', '.join(negative)} have only negative points; add "
+                    "a positive point, a box or a mask on one of them."
+                )
             raise PromptError("There is nothing to track; add a point, box or mask on an object first.")
-        if start is None:
-            within = [f for f in prompted if self._low <= f < self._high]
-            if within:
-                return min(within)
-            before = min(prompted) < self._low and self._direction != "backward"
-            return self._low if before else self._high - 1
-        if not self._low <= start < self._high:
-            raise UsageError(f"start is {start}; it must be a frame from {self._low} to {self._high - 1}.")
-        return operator.index(start)
+        if start is not None:
+            start = operator.index(start)
+            if not self._low <= start < self._high:
+                raise UsageError(
+                    f"start is {start}; it must be a frame from {self._low} to {self._high - 1}."
+                )
+            return start
+        within = [f for f in prompted if self._low <= f < self._high]
+        before, behind = min(prompted) < self._low, max(prompted) >= self._high
+        if before and self._direction != "backward":
+            return self._low
+        if within:
+            return min(within)
+        if behind and self._direction != "forward":
+            return self._high - 1
+        raise UsageError(
+            f"Frames {self._low}:{self._high} cannot be reached going {self._direction} from what is prompted, "
+            f"on frame {min(prompted) if behind else max(prompted)}. Prompt one of them, or go another way."
+        )
 
     def _last_frame(self, stop: int | None) -> int:
         end, sign = (self._low - 1, -1) if self._direction == "backward" else (self._high, 1)
         if stop is None:
             return end
+        stop = operator.index(stop)
         if not 0 < (stop - self._start) * sign <= (end - self._start) * sign:
             side = "below" if sign < 0 else "above"
             raise UsageError(
                 f"stop is {stop}; going {self._direction} from frame {self._start} it must be {side} that, "
                 f"up to {end}."
             )
-        return operator.index(stop)
+        return stop
 
     def _chosen(self) -> list[TrackedObject]:
         """Return the asked objects that are there by now."""
@@ -211,10 +231,16 @@ class _Pass:
     def state(self) -> dict[str, Any]:
         """See `Propagation.state`."""
         entered = {obj.object_id: frame for obj, frame in self._entered.items()}
-        return {"next": self._next, "backward_from": self._backward_from, "entered": entered}
+        return {
+            "start": self._start,
+            "next": self._next,
+            "backward_from": self._backward_from,
+            "entered": entered,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
+        self._start = state.get("start", self._start)  # corrections that were made since may come before it
         self._next, self._backward_from = state["next"], state["backward_from"]
         entered = {int(i): frame for i, frame in state["entered"].items()}
         self._entered = {o: entered[o.object_id] for o in self._chosen() if o.object_id in entered}
@@ -242,6 +268,8 @@ class _Pass:
         # The backward part is still to come, or under way: between the frames that the objects were found in,
         # what one was tracked to forward is shown with what another is tracked to backward.
         entries = [around(frame) for frame in sorted({self._entry(obj) for obj in self._chosen()})]
+        if not entries:  # all objects were removed
+            return NeededFrames(near, (near,))
         return NeededFrames(range(entries[0].start, entries[-1].stop), (near, *entries))
 
     def run(self) -> Generator[FrameResult, None, None]:

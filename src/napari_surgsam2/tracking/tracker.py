@@ -151,7 +151,10 @@ class Tracker:
         PromptError
             If the box is empty, not of finite numbers, or does not touch the video.
         """
-        corners = np.asarray(box, dtype=float)
+        try:
+            corners = np.asarray(box, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise PromptError(f"the box is {box!r:.60}; it must be four numbers (y0, x0, y1, x1).") from error
         if corners.shape != (4,):
             raise PromptError(f"the box has shape {corners.shape}; it must be four numbers (y0, x0, y1, x1).")
         y0, x0, y1, x1 = corners.tolist()
@@ -206,7 +209,11 @@ class Tracker:
         Raises
         ------
         PromptError
-            If one is outside the video or of another frame or object; the old prompts stay then.
+            If one is outside the video or of another frame or object.
+
+        Notes
+        -----
+        Where it fails, also for a frame that cannot be read or a device out of memory, the old prompts stay.
         """
         frame, wanted = operator.index(frame), list(prompts)
         check_prompts(wanted, self.video.shape)
@@ -216,16 +223,32 @@ class Tracker:
                     f"A prompt is for object {p.object_id} on frame {p.frame}; here all must be for object "
                     f"{object_id} on frame {frame}."
                 )
-        if object_id in self._objects:
-            self.clear_prompts(frame, object_id)
-        with self._computing():
-            for prompt in wanted:
-                self.add_prompts([prompt])
-                obj = self._objects[object_id]
-                has_mask = self._memory(obj, frame) is not None
-                if has_mask or not obj.prompts[frame].only_negative:
-                    self._settle(obj, frame)
+        with self._as_before_on_error(frame, object_id):
+            if object_id in self._objects:
+                self.clear_prompts(frame, object_id)
+            with self._computing():
+                for prompt in wanted:
+                    self.add_prompts([prompt])
+                    obj = self._objects[object_id]
+                    if not self._awaits_tracking(obj, frame):
+                        self._settle(obj, frame)
         return self.result(frame)
+
+    @contextmanager
+    def _as_before_on_error(self, frame: int, object_id: int) -> Iterator[None]:
+        """Put back what was said of an object on a frame, and the mask made of it, if this fails."""
+        obj = self._objects.get(object_id)
+        kept = obj and [(said, said.get(frame)) for said in (obj.prompts, obj.conditioning, obj.visited)]
+        try:
+            yield
+        except BaseException:
+            if kept is None:
+                self._objects.pop(object_id, None)
+            for said, before in kept or ():
+                said.pop(frame, None)  # type: ignore[attr-defined]
+                if before is not None:
+                    said[frame] = before  # type: ignore[index]
+            raise
 
     def clear_prompts(self, frame: int, object_id: int) -> None:
         """Take back all that was said of an object on a frame; the mask it was tracked to there comes back.
@@ -379,8 +402,7 @@ class Tracker:
 
     def _awaits_tracking(self, obj: TrackedObject, frame: int) -> bool:
         """Whether the prompts only take away from a mask that is still to come."""
-        positive = any(not prompts.only_negative for prompts in obj.prompts.values())
-        return positive and obj.prompts[frame].only_negative and self._memory(obj, frame) is None
+        return obj.prompts[frame].only_negative and self._memory(obj, frame) is None
 
     def _starting_frames(self, obj: TrackedObject) -> list[int]:
         """Return the prompted frames that an object can be tracked from."""
