@@ -253,7 +253,10 @@ class Sam2Network(nn.Module):
         """
         mask = mask.float()
         side = [n // MASK_STRIDE for n in mask.shape[-2:]]
-        logits = F.interpolate(mask * _MASK_SCALE + _MASK_BIAS, side, mode="bilinear", antialias=True)
+        logits = mask * _MASK_SCALE + _MASK_BIAS
+        if mask.device.type == "mps":  # older versions of torch cannot smooth there
+            logits = logits.cpu()
+        logits = F.interpolate(logits, side, mode="bilinear", antialias=True).to(mask.device)
         masks = self.candidates(
             features.image, features, mask_logits=self.mask_downsample(mask), multimask=False
         )

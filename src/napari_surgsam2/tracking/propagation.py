@@ -147,8 +147,8 @@ class _Pass:
             negative = [str(obj.object_id) for obj in self._chosen() if obj.prompts]
             if negative:
                 raise PromptError(
-                    f"There is nothing to track: objects {', '.join(negative)} have only negative points; add "
-                    "a positive point, a box or a mask on one of them."
+                    f"There is nothing to track: objects {', '.join(negative)} have only negative points; "
+                    "add a positive point, a box or a mask on one of them."
                 )
             raise PromptError("There is nothing to track; add a point, box or mask on an object first.")
         if start is not None:
@@ -167,8 +167,9 @@ class _Pass:
         if behind and self._direction != "forward":
             return self._high - 1
         raise UsageError(
-            f"Frames {self._low}:{self._high} cannot be reached going {self._direction} from what is prompted, "
-            f"on frame {min(prompted) if behind else max(prompted)}. Prompt one of them, or go another way."
+            f"Frames {self._low}:{self._high} cannot be reached going {self._direction} from what is "
+            f"prompted, on frame {min(prompted) if behind else max(prompted)}. Prompt one of them, or go "
+            "another way."
         )
 
     def _last_frame(self, stop: int | None) -> int:
