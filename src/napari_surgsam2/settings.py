@@ -74,6 +74,11 @@ class PruningSettings(_Settings):
     prune_frames : int
         How many of the memory bank's `num_maskmem` slots are freed before each frame by dropping the
         memories most like the newest one. 0 leaves none out, as SAM 2. Default 2, the paper's.
+
+    Raises
+    ------
+    UsageError
+        If it is not a whole number, at least 0.
     """
 
     prune_frames: int = 2
@@ -117,6 +122,11 @@ class TrackingSettings(_Settings):
         newest are reduced to their masks, on disk, and their memories are made again where one is needed.
     read_ahead : int
         How many frames are read and resized in a thread while the network works; 0 reads in turn.
+
+    Raises
+    ------
+    UsageError
+        If a value is not of its kind, or out of range.
     """
 
     pruning: PruningSettings = field(default_factory=PruningSettings)

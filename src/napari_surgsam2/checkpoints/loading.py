@@ -89,6 +89,8 @@ def load_model(
         If the device is not there.
     CheckpointError
         If the file is missing, damaged, unsafe or of another network.
+    DeviceMemoryError
+        If the device has no room for it.
     """
     chosen = resolve_device(device)  # before a long download
     if image_size is not None:

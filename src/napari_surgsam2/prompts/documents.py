@@ -45,6 +45,11 @@ def prompts_from_dict(document: Any) -> list[Prompt]:
         With lists "points" ({frame, y, x, object_id, label}), "boxes" ({frame, y0, x0, y1, x1, object_id})
         and "masks" ({frame, object_id, shape, runs}), the runs being the lengths of the stretches outside,
         inside, outside, ... of the mask in row-major order.
+
+    Raises
+    ------
+    PromptError
+        If it is no such document, or a prompt in it cannot be used.
     """
     if not isinstance(document, dict):
         raise PromptError("A prompts document must be an object with 'points', 'boxes' or 'masks'.")

@@ -30,7 +30,8 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     ----------
     path : path
         A `.csv` that napari saved for a Points layer (columns `axis-0`, `axis-1`, `axis-2` and, if there,
-        `object_id` and `label`), or a `.json` that `save_prompts` or `save_project` wrote.
+        `object_id` and `label`; or `frame`, `y` and `x` instead), or a `.json` that `save_prompts` or
+        `save_project` wrote.
 
     Raises
     ------
@@ -129,6 +130,11 @@ def as_prompts(prompts: Any, place: Place = _as_they_are) -> list[Prompt]:
     place : callable, optional
         Takes a layer, and positions in its data, (N, D), to (frame, y, x) in pixels of the video, (N, 3). By
         default a layer's positions are these, on frame 0 if they are but (y, x).
+
+    Raises
+    ------
+    PromptError
+        If they are of no such kind, or one cannot be used.
     """
     if isinstance(prompts, (Point, Box, Mask)):
         return [prompts]

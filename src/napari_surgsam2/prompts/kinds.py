@@ -64,6 +64,11 @@ class Point:
         The user's number for the object, at least 1.
     positive : bool
         True for "this belongs to the object", False for "this does not".
+
+    Raises
+    ------
+    PromptError
+        If a value is not of its kind, or out of range.
     """
 
     frame: int
@@ -92,6 +97,11 @@ class Box:
         Top, left, bottom and right in pixels of the video; y0 < y1 and x0 < x1.
     object_id : int
         The user's number for the object, at least 1.
+
+    Raises
+    ------
+    PromptError
+        If it is empty, or a value is not of its kind.
     """
 
     frame: int
@@ -126,6 +136,11 @@ class Mask:
         True where the object is, in pixels of the video.
     object_id : int
         The user's number for the object, at least 1.
+
+    Raises
+    ------
+    PromptError
+        If the mask does not have two axes, or a value is not of its kind.
     """
 
     frame: int

@@ -47,6 +47,11 @@ def points_from_table(
     features : mapping of str to sequence, optional
         Columns `object_id` (default: 1) and `label` (1 positive, 0 negative; default: positive) with an
         entry for each point. A pandas DataFrame will do. Other columns are ignored.
+
+    Raises
+    ------
+    PromptError
+        If the table is of another shape, or a point cannot be used.
     """
     try:
         table = np.asarray(data, dtype=float)

@@ -254,6 +254,11 @@ class Tracker:
         """Take back all that was said of an object on a frame; the mask it was tracked to there comes back.
 
         An object without any prompts left keeps the masks it has, but is tracked no further.
+
+        Raises
+        ------
+        PromptError
+            If there is no such object.
         """
         obj, frame = self._known(object_id), operator.index(frame)
         obj.prompts.pop(frame, None)
@@ -264,6 +269,11 @@ class Tracker:
         """Forget what an object was tracked to in some frames; what is prompted there stays.
 
         What is tracked or clicked there next begins as if tracking had never passed.
+
+        Raises
+        ------
+        PromptError
+            If there is no such object.
         """
         obj, chosen = self._known(object_id), {operator.index(frame) for frame in frames}
         self._store.remove(object_id, sorted(chosen))
@@ -272,7 +282,13 @@ class Tracker:
         obj.active -= chosen - obj.conditioning.keys()
 
     def remove_object(self, object_id: int) -> None:
-        """Forget an object and all its masks."""
+        """Forget an object and all its masks.
+
+        Raises
+        ------
+        PromptError
+            If there is no such object.
+        """
         obj = self._known(object_id)
         del self._objects[obj.object_id]
         self._store.remove_object(obj.object_id)
@@ -287,7 +303,13 @@ class Tracker:
     # Masks
 
     def result(self, frame: int, objects: Sequence[int] | None = None) -> FrameResult:
-        """Return the masks that objects have in a frame as it is, computing nothing; perhaps of no object."""
+        """Return the masks that objects have in a frame as it is, computing nothing; perhaps of no object.
+
+        Raises
+        ------
+        PromptError
+            If there is no such object.
+        """
         return self._result(operator.index(frame), self._chosen(objects))
 
     def warm(self, frame: int) -> None:
@@ -366,9 +388,9 @@ class Tracker:
         Raises
         ------
         PromptError
-            If there are no prompts to start from.
+            If there are no prompts to start from, or no such object.
         UsageError
-            If a frame is outside the video.
+            If a frame is outside the video, or the frames cannot be reached in that direction.
         """
         self._chosen(objects)
         return Propagation(self, direction, start, stop, frames, objects, resume)

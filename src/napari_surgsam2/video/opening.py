@@ -79,7 +79,7 @@ def open_video(
     VideoError
         If the source is not there, not supported or damaged.
     UsageError
-        If another argument has a value that does not fit.
+        If the source is no path, array or layer, or another argument has a value that does not fit.
 
     Examples
     --------
