@@ -54,6 +54,7 @@ def session_on(data, viewer=None, points=None, labels=None, frame_axis=None, **k
     )
     session.told = []
     session.failed.connect(session.told.append)
+    session.warned.connect(session.told.append)
     session.noticed.connect(session.told.append)
     try:
         session.wait(30)

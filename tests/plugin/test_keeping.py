@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 import threading
 from contextlib import suppress
@@ -397,6 +398,32 @@ def test_prompts_outlive_their_layer_in_the_project(how, open_widget, surgery, f
         widget.wait()
         widget.keeper.flush()
         assert load_project(path).prompts == (Point(1, 30, 30, 1),)
+        aside = [f for f in tmp_path.glob("*.surgsam2.json") if f != path]
+        assert [f.read_text() for f in aside] == [text]  # perhaps the layer went by accident
+        widget.add_prompts(Point(2, 30, 30, 1))
+        widget.wait()
+        widget.keeper.flush()
+        assert len(list(tmp_path.glob("*.surgsam2.json"))) == 2  # once is enough
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told_once(open_widget, surgery, frames, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    for n in range(3):
+        widget.session.name_object(1, f"grasper {n}")
+        widget.keeper.flush()
+    assert len(told()) == 1
+    assert "could not be kept" in told()[0]
+    (tmp_path / "cache").unlink()
+    widget.session.name_object(1, "grasper")
+    widget.keeper.flush()
+    assert len(told()) == 1
+    # Once it could be written, the same message is news.
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("no folder")
+    widget.session.name_object(1, "hook")
+    widget.keeper.flush()
+    assert len(told()) == 2
 
 
 def test_what_is_to_be_kept_soon_does_not_wait_for_the_end_of_a_pass(

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
@@ -392,6 +393,50 @@ def test_importing_and_opening_changes_nothing_and_starts_torch_in_a_thread(tmp_
         [sys.executable, "-c", _IMPORTING], env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip().endswith("fine"), done.stderr
+
+
+_ENDING = """
+import numpy as np
+from qtpy.QtWidgets import QApplication
+from napari_surgsam2._napari.worker import TrackerChoice, TrackerThread
+from napari_surgsam2.prompts import Point
+from napari_surgsam2.video import open_video
+
+app = QApplication([])
+frames = np.random.default_rng(1).integers(0, 255, (500, 64, 64)).astype(np.uint8)
+thread = TrackerThread()
+seen = []
+thread.tracked.connect(seen.append)
+thread.open(TrackerChoice("nano", "cpu"), lambda: open_video(frames))
+thread.set_prompts(0, 1, [Point(0, 32, 32)])
+thread.track("both", None, None, None)
+while len(seen) < 3:
+    app.processEvents()
+print("tracking", flush=True)
+"""
+
+
+def test_python_ends_as_it_should_while_it_is_tracking():
+    """The thread must not come back from torch into an interpreter that is no more."""
+    done = subprocess.run([sys.executable, "-c", _ENDING], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "tracking\n", done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_masks_that_cannot_be_drawn_into_any_more_do_not_keep_the_video_from_being_opened(
+    open_widget, surgery
+):
+    viewer = ViewerModel()
+    viewer.add_image(surgery.video[:4], name="clip")
+    widget = open_widget(viewer)
+    labels = widget.session.labels
+    widget.shut_down()
+    labels.data = da.from_array(labels.data)
+
+    again = open_widget(viewer)
+
+    assert again.session is not None
+    assert again.session.labels is not labels
 
 
 # Failures

@@ -85,7 +85,7 @@ def test_a_frame_goes_back_to_what_was_known_also_of_objects_forgotten_since():
     records.remove(2)
     records.restore(1, before)
     known = {i: v for i, v in records.at(1).items() if v[1]}
-    assert {i: (round(c, 3), p) for i, (c, p) in known.items()} == {1: (0.8, True), 2: (0.7, True)}
+    assert {i: (round(c, 3), p) for i, (c, p, _) in known.items()} == {1: (0.8, True), 2: (0.7, True)}
     assert records[1].confidence[0] == pytest.approx(0.9)
 
 
@@ -278,7 +278,11 @@ def test_a_frame_in_view_is_shown_and_another_is_not(qapp, where):
 def painting_canvas(shape, **kwargs):
     """Return a canvas, and the list in which it says what was painted."""
     told = []
-    canvas = canvas_on(np.zeros(shape, np.uint8), on_painted=lambda *what: told.append(what[:3]), **kwargs)
+    canvas = canvas_on(
+        np.zeros(shape, np.uint8),
+        on_painted=lambda strokes: told.extend((s.frame, s.painted, s.over) for s in strokes),
+        **kwargs,
+    )
     return canvas, told
 
 
@@ -299,13 +303,12 @@ def test_strokes_are_told_with_what_was_there_before(qapp):
     labels = np.zeros((3, 16, 16), np.uint8)
     labels[1, 4:8, 4:8] = 2
     told = []
-    canvas = canvas_on(labels, on_painted=lambda *what: told.append(what))
+    canvas = canvas_on(labels, on_painted=told.extend)
     before = labels[1].copy()
     with canvas.layer.block_history():  # one stroke of three dabs
         for x in (5, 6, 6):
             canvas.layer.paint((1, 5, x), 3)
-    for *_, was in told[-1:]:
-        np.testing.assert_array_equal(was, before)
+    np.testing.assert_array_equal(told[-1].before, before)
     canvas.close()
 
 

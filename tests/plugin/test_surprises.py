@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
@@ -204,3 +206,141 @@ def test_one_stray_click_does_not_replace_what_an_earlier_session_kept(
 def test_two_new_objects_without_prompts_are_one(blobs):
     session, _ = blobs
     assert session.new_object() == session.new_object() == 2
+
+
+def choose_settings(session, holes):
+    """Track with other settings from now on."""
+    session.set_choice(replace(session.choice, settings=session.choice.settings.replace(fill_holes=holes)))
+    session.wait(30)
+
+
+def test_a_corrected_mask_outlives_every_change_of_settings(blobs):
+    """A negative click corrected what was tracked: from the click alone no mask can be made."""
+    session, masks = blobs
+    track(session)
+    click(session, middle(masks, 4, positive=False))
+    track(session)
+    tracked = session.labels.data.copy()
+    for holes in (20, 30, 40):
+        choose_settings(session, holes)
+        np.testing.assert_array_equal(session.labels.data, tracked)
+
+
+def test_a_mask_of_clicks_outlives_settings_under_which_none_comes(blobs):
+    """Here what was tracked is not known to be, as in labels of an earlier session."""
+    session, masks = blobs
+    track(session)
+    click(session, middle(masks, 4, positive=False))
+    session.records[1].tracked[:] = False
+    kept = session.labels.data[4].copy()
+    choose_settings(session, 20)
+    np.testing.assert_array_equal(session.labels.data[4], kept)
+
+
+def test_a_clicked_mask_is_made_anew_with_other_settings(blobs):
+    session, _ = blobs
+    drawn = session.labels.data[0].copy()
+    session.labels.data[0] = 0
+    choose_settings(session, 20)
+    np.testing.assert_array_equal(session.labels.data[0], drawn)
+
+
+def other_settings(session):
+    choose_settings(session, 20)
+
+
+def other_limits(session):
+    session.image.contrast_limits = (0, 240)
+    until(lambda: session.loading)
+    session.wait(30)
+
+
+@pytest.mark.parametrize("change", [other_settings, other_limits])
+def test_a_click_on_a_tracked_mask_refines_it_also_after_a_change(change, blobs):
+    session, masks = blobs
+    track(session)
+    tracked = session.labels.data[4] == 1
+    change(session)
+
+    click(session, middle(masks, 4))
+
+    first, *others = (p for p in session.all_prompts if p.frame == 4)
+    assert isinstance(first, Mask)
+    assert (first.mask == tracked).all()
+    assert others == [middle(masks, 4)]
+
+
+def test_a_click_on_a_tracked_mask_refines_it_when_the_widget_was_opened_again(clip_viewer, open_widget):
+    viewer, widget = clip_viewer
+    _, masks = blob_clip(6)
+    widget.add_prompts(middle(masks))
+    widget.session.track()
+    widget.wait(60)
+    widget.shut_down()
+    session = open_widget(viewer).session
+    click(session, middle(masks, 4))
+    assert [type(p) for p in session.all_prompts if p.frame == 4] == [Mask, Point]
+
+
+def test_a_click_right_after_clear_frame_begins_anew(blobs):
+    session, masks = blobs
+    choose_settings(session, 20)
+    session.clear_frame(0)
+    session.read_prompts()  # the empty mask is on its way
+    again = Point(0, *np.argwhere(masks[0]).mean(axis=0) + 3)
+    click(session, again)
+    assert session.all_prompts == [again]
+
+
+def test_a_glance_at_another_plane_leaves_the_steps(qapp):
+    video, masks = blob_clip(4)
+    with session_on(np.stack([video, video], axis=1)) as session:
+
+        def look_at(plane):
+            session.viewer.dims.set_point(1, plane)
+            until(lambda: session.stack.picked == {1: plane})
+            session.wait(30)
+
+        look_at(0)
+        click(session, middle(masks))
+        track(session)
+        look_at(1)
+        assert session.history.can_undo == ""
+        look_at(0)
+        session.undo()
+        session.wait(30)
+        assert not session.labels.data[1:].any()
+        session.redo()
+        session.wait(30)
+        assert session.labels.data[1:, 0].any(axis=(1, 2)).all()
+        look_at(1)
+        click(session, middle(masks, 1))
+        look_at(0)
+        assert session.history.can_undo == ""  # what was said in the other plane would be undone with it
+
+
+def labels_with(value, frame=-1):
+    """Labels of the user's own, with a number in one corner of a frame."""
+    video, masks = blob_clip(6)
+    mine = np.zeros(video.shape, np.uint16)
+    mine[frame, -8:, -8:] = value
+    return video, masks, mine
+
+
+def test_the_first_object_has_no_number_of_the_users_labels(qapp):
+    video, _, mine = labels_with(1)
+    with session_on(video, labels=lambda viewer: viewer.add_labels(mine, name="mine")) as session:
+        assert session.current_object == 2
+        session.set_current_object(1)  # to go on with it
+        assert session.current_object == 1
+
+
+def test_prompted_objects_that_the_users_labels_have_too_are_named(blobs):
+    session, _ = blobs
+    _, _, mine = labels_with(1)
+    session.use_labels(session.viewer.add_labels(mine, name="mine"))
+    session.wait(30)
+    (told,) = session.told
+    assert "'mine'" in told
+    assert "object 1" in told
+    assert session.new_object() == 2

@@ -314,6 +314,7 @@ def test_undo_forgets_that_a_mask_was_painted_and_redo_knows_it_again(session):
     track(session)
     paint(session, 3, 1, *GROUND)
     painted = masks(session)
+    session.undo()  # the stroke
     session.undo()  # the pass
     session.wait()
     assert not session.canvas.frame(3).any()

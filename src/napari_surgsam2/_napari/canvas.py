@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,26 @@ _REPAINT_EVERY = 0.1  # seconds
 Index = tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """What the user painted in a frame at once.
+
+    Attributes
+    ----------
+    frame : int
+        Frame index.
+    painted, over : set of int
+        The labels that came, and those that they came in place of; background left out.
+    before : array, shape (Y, X)
+        The frame's labels as they were.
+    """
+
+    frame: int
+    painted: set[int]
+    over: set[int]
+    before: npt.NDArray[Any]
+
+
 class MaskCanvas:
     """Draws masks into a Labels layer, frame by frame; other labels in it stay as they are.
 
@@ -39,8 +60,7 @@ class MaskCanvas:
     stack : LayerStack
         The video.
     on_painted : callable, optional
-        Called with (frame, painted, over, before) where the user painted: the labels that came, and those
-        that they came in place of, background left out; and the frame's labels, (Y, X), as they were.
+        Called with the strokes where the user painted, one for each frame.
     """
 
     def __init__(
@@ -48,12 +68,13 @@ class MaskCanvas:
         viewer: ViewerModel,
         layer: Labels,
         stack: LayerStack,
-        on_painted: Callable[[int, set[int], set[int], npt.NDArray[Any]], None] | None = None,
+        on_painted: Callable[[Sequence[Stroke]], object] | None = None,
     ) -> None:
         self.layer = layer
         self.stack = stack
         self._viewer = viewer
         self._on_painted = on_painted
+        self._data = layer.data  # as it was looked at last
         self._painted_at = 0.0
         self._repaint = single_shot(0, self._repaint_now)
         layer.events.paint.connect(self._on_paint)
@@ -131,33 +152,46 @@ class MaskCanvas:
         self.layer.refresh(extent=False)
 
     def _on_paint(self, event: Any) -> None:
-        """Tell which labels of which frames a stroke changed."""
+        """Tell which labels of which frames were changed."""
         if self._on_painted is None:
             return
-        touched: dict[int, tuple[set[int], set[int], npt.NDArray[Any]]] = {}
+        touched: dict[int, Stroke] = {}
         for atom in reversed(event.value):  # what was there before the first is what was there
-            where, before, after = _stroke(atom, self.stack.layer_shape)
-            inside = np.ones(before.shape, dtype=bool)
-            for other, index in self.stack.picked.items():
-                inside &= where[other] == index
-            axis = self.stack.frame_axis
-            frames = np.zeros(before.shape, dtype=np.intp) if axis is None else where[axis]
-            for frame in np.unique(frames[inside]).tolist():
-                here = inside & (frames == frame)
+            where, before, after = _changed(atom, self.stack.layer_shape)
+            for frame, here in self._by_frame(where):
                 if frame not in touched:
-                    touched[frame] = set(), set(), self.frame(frame).copy()
-                painted, over, was = touched[frame]
-                painted |= set(np.unique(after[here]).tolist())
-                over |= set(np.unique(before[here]).tolist())
-                was[where[-2][here], where[-1][here]] = before[here]
-        for frame, (painted, over, was) in touched.items():
-            self._on_painted(frame, painted - {0}, over - {0}, was)
+                    touched[frame] = Stroke(frame, set(), set(), self.frame(frame).copy())
+                stroke = touched[frame]
+                stroke.painted.update(set(np.unique(after[here]).tolist()) - {0})
+                stroke.over.update(set(np.unique(before[here]).tolist()) - {0})
+                stroke.before[where[-2][here], where[-1][here]] = before[here]
+        if touched:
+            self._on_painted(list(touched.values()))
+
+    def _by_frame(self, where: Sequence[npt.NDArray[np.intp]]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+        """Yield frames, and which entries of indices, (N,) for each axis, are in them."""
+        inside = np.ones(where[-1].shape, dtype=bool)
+        for other, index in self.stack.picked.items():
+            inside &= where[other] == index
+        entries, axis = np.flatnonzero(inside), self.stack.frame_axis
+        frames = np.zeros(entries.shape, dtype=np.intp) if axis is None else where[axis][entries]
+        order = np.argsort(frames, kind="stable")
+        found, starts = np.unique(frames[order], return_index=True)
+        yield from zip(found.tolist(), np.split(entries[order], starts[1:]), strict=False)  # none: one, empty
+
+    def has_the_same_in_another_array(self) -> bool:
+        """Whether the layer got another array since this was asked, in memory, with the same labels."""
+        before, self._data = self._data, self.layer.data
+        arrays = isinstance(before, np.ndarray) and isinstance(self._data, np.ndarray)
+        if not arrays or before is self._data or before.shape != self._data.shape:
+            return False
+        return all(map(np.array_equal, before, self._data))  # a part at a time takes less memory
 
 
-def _stroke(
+def _changed(
     atom: Sequence[Any], shape: tuple[int, ...]
 ) -> tuple[tuple[npt.NDArray[np.intp], ...], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return where a stroke changed labels, (N,) for each axis, what was there, (N,), and what is, (N,).
+    """Return where labels were changed, (N,) for each axis, what was there, (N,), and what is, (N,).
 
     Parameters
     ----------
@@ -221,7 +255,7 @@ def require_fit(layer: Labels, stack: LayerStack) -> None:
             f"The labels '{layer.name}' have shape {tuple(layer.data.shape)}; they must have "
             f"{stack.layer_shape}, as '{stack.layer.name}'."
         )
-    if not _is_writable(layer.data):
+    if not is_writable(layer.data):
         raise UsageError(
             f"The labels '{layer.name}' cannot be written to ({type(layer.data).__name__}); take labels "
             "in numpy or zarr, or new ones."
@@ -240,7 +274,7 @@ def largest_id_in(layer: Labels) -> int:
     return int(layer.data.max(initial=0)) if isinstance(layer.data, np.ndarray) else 0
 
 
-def _is_writable(data: Any) -> bool:
+def is_writable(data: Any) -> bool:
     """Whether labels can be drawn into an array."""
     if not hasattr(data, "__setitem__") or type(data).__module__.startswith("dask"):
         return False

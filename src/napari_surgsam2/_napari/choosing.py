@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
+from .canvas import is_writable
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points, Shapes
@@ -59,8 +61,9 @@ def earlier_boxes(viewer: ViewerModel, image: Image) -> Shapes | None:
 
 
 def earlier_labels(viewer: ViewerModel, image: Image) -> Labels | None:
-    """Return the masks that an earlier session on an image left."""
-    return _own(labels_for(viewer, image), image, "masks")
+    """Return the masks that an earlier session on an image left, if they can still be drawn into."""
+    writable = [layer for layer in labels_for(viewer, image) if is_writable(layer.data)]
+    return _own(writable, image, "masks")
 
 
 def _own(layers: list[Any], image: Image, kind: str) -> Any:

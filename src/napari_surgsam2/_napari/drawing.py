@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .canvas import MaskCanvas
+from .canvas import MaskCanvas, Stroke
 from .history import FrameState, History, Step
 from .prompts import Key, PromptState
 from .records import Records
 from .stacks import LayerStack
 from .worker import FrameAnswer, MaskUse, PromptAnswer
+
+
+class _Plane(NamedTuple):
+    """What is known of a plane of the image while another one is in view."""
+
+    records: Records
+    edited: set[Key]
+    unpainted: dict[Key, bytes]
+    history: History
+    said: PromptState  # when it was left
 
 
 class Drawing:
@@ -56,7 +66,7 @@ class Drawing:
         self._pass: Step | None = None
         self._awaited: dict[int, set[Key]] = {}  # by step, what it has no mask of yet
         self._answered: dict[int, set[Key]] = {}  # by step, what it has got
-        self._elsewhere: dict[object, tuple[Records, set[Key], dict[Key, bytes]]] = {}  # of other planes
+        self._elsewhere: dict[object, _Plane] = {}
 
     # What is drawn into
 
@@ -74,32 +84,66 @@ class Drawing:
 
     def forget(self) -> None:
         """Forget all masks, whose labels are gone or others."""
-        self.history.clear()
+        self.forget_steps()
         self.on_tracker.clear()
         self._elsewhere.clear()
         self.edited.clear()
         self._unpainted.clear()
         self.records = Records(self._stack.n_frames)
 
-    def change_stack(self, stack: LayerStack) -> None:
-        """Go to another plane of the image; what is known of this one is kept for when it is come back to."""
-        self._elsewhere[self._stack.plane] = self.records, self.edited, self._unpainted
+    def forget_steps(self) -> None:
+        """Forget what could be undone, in all planes."""
+        for history in (self.history, *(plane.history for plane in self._elsewhere.values())):
+            history.clear()
+
+    def change_stack(self, stack: LayerStack, said: PromptState) -> None:
+        """Go to another plane of the image; what is known of this one is kept for when it is come back to.
+
+        So are its steps, unless other clicks and boxes are `said` then than when it was left: they would be
+        undone with them. Steps take memory, and are kept for one other plane only.
+        """
+        if not self.history.is_empty:
+            for other in self._elsewhere.values():
+                other.history.clear()
+        left = _Plane(self.records, self.edited, self._unpainted, self.history, said)
+        self._elsewhere[self._stack.plane] = left
         self._stack = stack
         if self.canvas is not None:
             self.canvas.stack = stack
-        self.history.clear()
-        fresh: tuple[Records, set[Key], dict[Key, bytes]] = (Records(stack.n_frames), set(), {})
-        self.records, self.edited, self._unpainted = self._elsewhere.pop(stack.plane, fresh)
+        fresh = _Plane(Records(stack.n_frames), set(), {}, History(), said)
+        here = self._elsewhere.pop(stack.plane, fresh)
+        self.records, self.edited, self._unpainted, self.history, before = here
+        if (before.points, before.boxes) != (said.points, said.boxes):
+            self.history.clear()
 
     # What the user paints
 
-    def note_painted(self, frame: int, ids: Collection[int], before: npt.NDArray[np.integer]) -> None:
-        """Note that the user painted objects in a frame, whose labels (Y, X) were `before`."""
-        for object_id in ids:
-            key = frame, object_id
-            if key not in self.edited:
-                self._unpainted[key] = _digest(before == object_id)
-            self.edited.add(key)
+    def note_painted(self, strokes: Sequence[Stroke], objects: set[int], prompts: PromptState) -> set[int]:
+        """Note what the user painted, as a step; returns the objects that were.
+
+        These are the labels that came, and those of `objects` that were painted over; `prompts` are all there
+        are.
+        """
+        where = f"frame {strokes[0].frame}" if len(strokes) == 1 else f"{len(strokes)} frames"
+        step = self.history.begin(f"painting {where}", prompts, prompts)
+        found: set[int] = set()
+        for stroke in strokes:
+            self._keep(stroke.frame, stroke.before, step)
+            ids = {i for i in stroke.painted | (stroke.over & objects) if i > 0}
+            for i in ids:
+                self._note_painted((stroke.frame, i), stroke.before)
+            found |= ids
+        if self._pass is not None:  # what follows is undone before it
+            self.begin_pass(prompts)
+        return found
+
+    def _note_painted(self, key: Key, before: npt.NDArray[Any]) -> None:
+        """Note that an object was painted in a frame; what was asked for before is not drawn over it."""
+        if key not in self.edited:
+            self._unpainted[key] = _digest(before == key[1])
+        self.edited.add(key)
+        for awaited in self._awaited.values():
+            awaited.discard(key)
 
     def is_painted(self, key: Key) -> bool:
         """Whether an object was painted in a frame and not taken back, which is forgotten where it was.
@@ -135,10 +179,13 @@ class Drawing:
 
     def wants(self, answered: PromptAnswer) -> bool:
         """Say whether the mask that prompts led to is to be drawn."""
+        key = answered.answer.frame, answered.object_id
         if answered.step is not None:  # gone if it has been undone meanwhile; another answer is under way
-            return self.history.find(answered.step) is not None
-        painted = (answered.answer.frame, answered.object_id) in self.edited
-        return answered.masks != MaskUse.LEAVE and not painted
+            awaited = key in self._awaited.get(answered.step, ())  # and not painted over since
+            return awaited and self.history.find(answered.step) is not None
+        # Of prompts that no mask can be made of, such as negative clicks alone, what is seen stays.
+        made = answered.object_id in answered.answer.object_ids
+        return made and answered.masks != MaskUse.LEAVE and key not in self.edited
 
     def draw_prompted(self, answered: PromptAnswer, prompts: PromptState) -> None:
         """Draw the mask that prompts led to, which is wanted; `prompts` are all there are."""
@@ -147,8 +194,10 @@ class Drawing:
         step = None if answered.step is None else self.history.find(answered.step)
         current = new = self.canvas.frame(frame)
         if answered.masks == MaskUse.DRAW or not (current == object_id).any():
-            new = self.canvas.merged(current, answer.labels, [object_id], answer.object_ids, self.preserve)
-        elif not np.isnan(self.records[object_id].confidence[frame]):
+            painted = self.painted_counts
+            rivals = [i for i in answer.object_ids if not (painted and self.is_painted((frame, i)))]
+            new = self.canvas.merged(current, answer.labels, [object_id], rivals, self.preserve)
+        elif self.records.has_mask(object_id, frame):
             return
         self._write(frame, current, new, step)
         self.edited.discard((frame, object_id))
@@ -189,7 +238,8 @@ class Drawing:
         for n, i in enumerate(answer.object_ids):
             if i in ids:
                 there = bool(answer.present[n])
-                self.records.note(i, frame, float(answer.confidence[n]), there, answer.memory.get(i))
+                confidence, memory = float(answer.confidence[n]), answer.memory.get(i)
+                self.records.note(i, frame, confidence, there, memory, tracked=True)
                 self.edited.discard((frame, i))
                 self.on_tracker.add((frame, i))
 
@@ -235,6 +285,18 @@ class Drawing:
             yield
         self.records.remove(object_id)
 
+    def undo(self) -> Step | None:
+        """Return the newest step, as `History.undo` does; strokes that napari took back itself are none."""
+        while (newest := self.history.newest) is not None and self._is_taken_back(newest):
+            self.history.drop(newest)
+        return self.history.undo()
+
+    def _is_taken_back(self, step: Step) -> bool:
+        if self.canvas is None or step.before is not step.after or not step.frames:
+            return False
+        data = self.canvas.layer.data
+        return all(np.array_equal(data[index], state.labels()) for index, state in step.frames.items())
+
     def swap(self, step: Step) -> Iterator[set[int]]:
         """Swap the frames of a step, one at a time, with what it keeps; yields the objects in each."""
         assert self.canvas is not None
@@ -255,11 +317,10 @@ class Drawing:
         """
         axis = self._stack.frame_axis
         swapped = {0 if axis is None else index[axis] for index in step.frames}
-        known = self.records.object_ids
         lost = {
             (frame, i)
             for frame, i in self.on_tracker
-            if frame in swapped and (i not in known or np.isnan(self.records[i].confidence[frame]))
+            if frame in swapped and not self.records.has_mask(i, frame)
         }
         self.on_tracker -= lost
         return {i: sorted(f for f, j in lost if j == i) for i in sorted({i for _, i in lost})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .records import Known
+
 _MOST_BYTES = 256 * 2**20
+_tokens = itertools.count(1)  # of the steps of all histories
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +37,14 @@ class FrameState:
     packed: bytes | None
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-    known: dict[int, tuple[float, bool]]
+    known: dict[int, Known]
     edited: frozenset[int] = frozenset()
 
     @classmethod
     def of(
         cls,
         labels: npt.NDArray[Any],
-        known: dict[int, tuple[float, bool]],
+        known: dict[int, Known],
         edited: frozenset[int] = frozenset(),
     ) -> FrameState:
         """Keep a frame."""
@@ -95,13 +99,11 @@ class History:
         self._limit = limit
         self._done: list[Step] = []
         self._undone: list[Step] = []
-        self._next = 1
         self._bytes = 0  # of the steps that are done, or more
 
     def begin(self, what: str, before: Any, after: Any) -> Step:
         """Start a step; what was undone cannot be done again any more."""
-        step = Step(self._next, what, before, after)
-        self._next += 1
+        step = Step(next(_tokens), what, before, after)
         self._done.append(step)
         self._undone.clear()
         return step
@@ -139,6 +141,16 @@ class History:
     def can_redo(self) -> str:
         """What would be done again; empty if nothing."""
         return self._undone[-1].what if self._undone else ""
+
+    @property
+    def newest(self) -> Step | None:
+        """The step that would be undone."""
+        return self._done[-1] if self._done else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to undo or do again."""
+        return not self._done and not self._undone
 
     def clear(self) -> None:
         """Forget everything."""

@@ -58,6 +58,7 @@ class Keeper:
         self._session = session
         self._tell = tell
         self._working = 0
+        self._told: tuple[Path, str] | None = None  # where it could not be kept, and why
         self._timer = single_shot(_AUTOSAVE, self.autosave)
 
     @property
@@ -181,6 +182,7 @@ class Keeper:
             self._tell(str(error))
         else:
             self.project_path = target
+            session.replaces_lost = False
             self._timer.stop()
 
     def _write(self, project: Project, path: Path) -> None:
@@ -246,19 +248,23 @@ class Keeper:
         try:
             project = saving.project_of(session)
             if self._is_news(project):
-                if self._written is None and self.project_path is None:
+                if session.replaces_lost or (self._written is None and self.project_path is None):
                     self._put_aside(path, project)
                 self._write(project, path)
+                session.replaces_lost = False
+                self._told = None
         except (SurgSam2Error, OSError) as error:
-            self._tell(f"The prompts could not be kept: {error}")
+            if (path, str(error)) != self._told:  # once, rather than at every click
+                self._told = path, str(error)
+                self._tell(f"The prompts could not be kept: {error}")
 
     def _put_aside(self, path: Path, project: Project) -> None:
-        """Keep what an earlier session left and nobody has restored."""
+        """Keep what an earlier session left and nobody has restored, or what was lost with its layer."""
         if not path.exists() or not saving.has_more(path, project):
             return
         aside = path.with_name(f"{datetime.now():%Y-%m-%d-%H%M%S}-{path.name}")
         path.replace(aside)
-        show_info(f"What an earlier session on this video left is in {aside}; Open project... opens it.")
+        show_info(f"What was kept of this video before is in {aside}; Open project... opens it.")
 
     def _is_news(self, project: Project) -> bool:
         """Whether the file does not say it yet; what an earlier session left is not replaced by nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from napari_surgsam2.tracking import MemoryUse
 
 DOUBTFUL = 0.6  # confidence below which a frame is worth a look
+
+
+class Known(NamedTuple):
+    """What is known of an object in a frame; `ObjectRecord` says what the entries mean."""
+
+    confidence: float
+    present: bool
+    tracked: bool = False
+
+
+_NOTHING = Known(float("nan"), False)
 
 
 @dataclass(eq=False)
@@ -25,12 +36,15 @@ class ObjectRecord:
         Between 0 and 1; nan where the object was not tracked or prompted.
     present : array, shape (T,), bool
         Where it has a mask.
+    tracked : array, shape (T,), bool
+        Where a pass came by.
     memory : dict of int to MemoryUse
         By frame, what was looked at there.
     """
 
     confidence: npt.NDArray[np.float32]
     present: npt.NDArray[np.bool_]
+    tracked: npt.NDArray[np.bool_]
     memory: dict[int, MemoryUse]
 
     @property
@@ -72,38 +86,56 @@ class Records:
         """Return an object's record, an empty one if there is nothing of it yet."""
         record = self._records.get(object_id)
         if record is None:
-            empty = np.full(self.n_frames, np.nan, dtype=np.float32)
-            record = ObjectRecord(empty, np.zeros(self.n_frames, dtype=bool), {})
+            present, tracked = np.zeros((2, self.n_frames), dtype=bool)
+            record = ObjectRecord(np.full(self.n_frames, np.nan, np.float32), present, tracked, {})
             self._records[object_id] = record
         return record
+
+    def has_mask(self, object_id: int, frame: int) -> bool:
+        """Whether a mask of an object was made in a frame, perhaps an empty one."""
+        record = self._records.get(object_id)
+        return record is not None and not np.isnan(record.confidence[frame])
+
+    def was_tracked(self, object_id: int, frame: int) -> bool:
+        """Whether a pass drew an object in a frame."""
+        record = self._records.get(object_id)
+        return record is not None and bool(record.tracked[frame])
 
     def remove(self, object_id: int) -> None:
         """Forget an object."""
         self._records.pop(object_id, None)
 
     def note(
-        self, object_id: int, frame: int, confidence: float, present: bool, memory: MemoryUse | None = None
+        self,
+        object_id: int,
+        frame: int,
+        confidence: float,
+        present: bool,
+        memory: MemoryUse | None = None,
+        tracked: bool = False,
     ) -> None:
-        """Write down what came out for an object in a frame."""
+        """Write down what came out for an object in a frame; a corrected mask stays one that was tracked."""
         record = self[object_id]
         record.confidence[frame], record.present[frame] = confidence, present
+        record.tracked[frame] = (tracked or record.tracked[frame]) and not np.isnan(confidence)
         if memory is None:
             record.memory.pop(frame, None)
         else:
             record.memory[frame] = memory
 
-    def at(self, frame: int) -> dict[int, tuple[float, bool]]:
-        """Return confidence and presence of all objects in a frame."""
+    def at(self, frame: int) -> dict[int, Known]:
+        """Return what is known of all objects in a frame."""
         return {
-            i: (float(r.confidence[frame]), bool(r.present[frame])) for i, r in sorted(self._records.items())
+            i: Known(float(r.confidence[frame]), bool(r.present[frame]), bool(r.tracked[frame]))
+            for i, r in sorted(self._records.items())
         }
 
-    def restore(self, frame: int, values: Mapping[int, tuple[float, bool]]) -> None:
+    def restore(self, frame: int, values: Mapping[int, Known]) -> None:
         """Take a frame back to what `at` returned."""
         for object_id in self._records.keys() | values.keys():
             record = self[object_id]
-            confidence, present = values.get(object_id, (float("nan"), False))
-            record.confidence[frame], record.present[frame] = confidence, present
+            known = values.get(object_id, _NOTHING)
+            record.confidence[frame], record.present[frame], record.tracked[frame] = known
             record.memory.pop(frame, None)
 
     def next_doubtful(

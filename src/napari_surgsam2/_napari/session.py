@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,17 @@ from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication
 
 from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
-from napari_surgsam2.prompts import Mask, Point, Prompt
+from napari_surgsam2.prompts import Prompt
 from napari_surgsam2.video.layers import METADATA_KEY, layer_limits
 
-from .canvas import MaskCanvas, ids_in, largest_id_in, make_labels, require_fit
+from .canvas import MaskCanvas, Stroke, ids_in, largest_id_in, make_labels, require_fit
 from .drawing import Drawing
+from .given import MaskGiver, says_where
 from .history import History, Step
 from .leftovers import Left, leave, take_up
 from .position import Position
 from .prompt_layers import ClickMode, let_next_box_be_of, paint_points, place_on
-from .prompts import GivenMask, Key, PromptLayers, PromptState
+from .prompts import GivenMask, Key, PromptLayers, PromptState, said_of_change
 from .records import Records
 from .slices import SlicedWork
 from .stacks import LayerStack, stack_of
@@ -69,6 +70,7 @@ class Session(QObject):
     progressed = Signal(object)  # PassFrame
     ended = Signal(object)  # PassEnd
     failed = Signal(str)  # something the user should read
+    warned = Signal(str)
     noticed = Signal(str)
     leaving = Signal()  # another part of the image is to be segmented
     arrived = Signal()  # it is from now on
@@ -99,6 +101,7 @@ class Session(QObject):
         self.tracking = False
         self.loading = False
         self.lost_prompts = False  # with their layer, and none were placed since
+        self.replaces_lost = False  # what is said now is, or will be, in place of lost prompts that were kept
         self._current = 1
         self._ids: set[int] = {1}
         self._found: set[int] = set()  # in labels that were the user's
@@ -117,6 +120,7 @@ class Session(QObject):
         self._rest_timer = single_shot(_REST, self._on_rest)
         self._clicks: ClickMode | None = None
         self.prompts = PromptLayers(viewer, self.stack, self._sync_timer.start)
+        self._giver = MaskGiver(self.prompts, self.drawing)
         self.use_labels(labels)
         self._set_points(points)
         self._state = self.prompts.state()
@@ -151,7 +155,7 @@ class Session(QObject):
     def _start_again(self) -> None:
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
         self._work.finish()
-        self.history.clear()
+        self.drawing.forget_steps()
         self._sync_guarded(MaskUse.FILL)
 
     def use_boxes(self, layer: Shapes | None) -> None:
@@ -188,9 +192,28 @@ class Session(QObject):
         for found in ids_in(layer):
             if layer is not self.labels:
                 return
-            self._found |= found
             self._ids |= found
+            self._tell_of_taken(found - self._found, layer)
+            self._found |= found
             yield
+
+    def _tell_of_taken(self, found: set[int], layer: Labels) -> None:
+        """Say which of our objects have numbers that labels of the user's have already."""
+        prompted = {i for _, i in self._known}
+        if taken := sorted(found & prompted):
+            numbers = ", ".join(map(str, taken))
+            self.warned.emit(
+                f"The labels '{layer.name}' hold object {numbers} already, which is prompted too: its masks "
+                "take the place of those labels. To keep them, choose other labels under 'Masks in'."
+            )
+        elif self._current in found:
+            old = self._current
+            with suppress(UsageError):  # there is no larger number
+                self.new_object()
+                self.noticed.emit(
+                    f"The labels '{layer.name}' hold object {old} already, so clicks are for object "
+                    f"{self._current}. Choose object {old} in the table to go on with it."
+                )
 
     def _drop_labels(self) -> None:
         if self.labels is not None:
@@ -289,8 +312,8 @@ class Session(QObject):
 
     def _forget_prompts(self) -> None:
         """Take back the prompts of a layer that is gone; the masks stay."""
-        self.history.clear()
-        self.lost_prompts = True
+        self.drawing.forget_steps()
+        self.lost_prompts = self.replaces_lost = True
         self._sync_guarded(MaskUse.LEAVE)
 
     # Objects
@@ -383,10 +406,15 @@ class Session(QObject):
             self._sync_timer.start()  # for what the user did meanwhile
 
     def clear_frame(self, frame: int | None = None) -> None:
-        """Take back all prompts of the current object on a frame, the one in view if left out."""
-        at = self.current_frame if frame is None else frame
-        self.prompts.drop(lambda f, i: (f, i) == (at, self._current))
-        self._sync_timer.start()
+        """Take back all prompts of the current object on a frame, the one in view if left out.
+
+        What was painted over their mask goes with it.
+        """
+        cleared = (self.current_frame if frame is None else frame), self._current
+        self.read_prompts()
+        self.prompts.drop(lambda f, i: (f, i) == cleared)
+        self._sync_timer.stop()
+        self._sync_guarded(cleared=cleared)
 
     def prompted_frames(self, object_id: int) -> list[int]:
         """Return the frames that an object is prompted on, ascending."""
@@ -452,39 +480,20 @@ class Session(QObject):
 
         An empty mask says that the object is not there.
         """
+        self._need_canvas()
         at = self.current_frame if frame is None else frame
-        chosen = self._current if object_id is None else object_id
-        mask = self._need_canvas().frame(at) == chosen
-        self._give(Mask(at, mask, chosen), self.prompts.read(self.prompts.state()).get((at, chosen), ()))
-        self.drawing.edited.discard((at, chosen))
+        self._giver.give([(at, self._current if object_id is None else object_id)])
         self._sync_timer.start()
 
-    def _give(self, mask: Mask, settled: Sequence[Prompt]) -> None:
-        """Make a mask a prompt, in place of the clicks and boxes that led to it."""
-        key = mask.frame, mask.object_id
-        before = self.prompts.masks.get(key)
-        older = () if before is None else before.settled
-        self.prompts.masks[key] = GivenMask(mask, (*older, *(p for p in settled if not isinstance(p, Mask))))
-
-    def _on_painted(
-        self, frame: int, painted: set[int], over: set[int], before: npt.NDArray[np.integer]
-    ) -> None:
+    def _on_painted(self, strokes: Sequence[Stroke]) -> None:
         # A label that was only painted over becomes no object to be tracked by that.
-        ids = {i for i in painted | (over & self._tracked_or_prompted()) if i > 0}
-        self.drawing.note_painted(frame, ids, before)
-        self._ids |= ids
+        self._ids |= self.drawing.note_painted(strokes, self._tracked_or_prompted(), self._state)
+        self.state_changed.emit()  # it can be undone
         self.changed.emit()
 
     def _tracked_or_prompted(self) -> set[int]:
         known = {i for _, i in self._known}
         return known | {i for i in self.records.object_ids if not np.isnan(self.records[i].mean_confidence)}
-
-    def _take_painted(self) -> None:
-        """Make prompts of the frames that were painted by hand, so that tracking keeps them."""
-        if self.drawing.painted_counts:
-            for key in sorted(self.drawing.edited):
-                if self.drawing.is_painted(key):
-                    self.use_painted(*key)
 
     def _set_defaults(self) -> None:
         if self._clicks is not None:
@@ -508,23 +517,24 @@ class Session(QObject):
             self._sync_timer.stop()
             self._sync_guarded()
 
-    def _sync_guarded(self, how: MaskUse | None = None, keep: Collection[Key] = ()) -> None:
+    def _sync_guarded(self, how: MaskUse | None = None, cleared: Key | None = None) -> None:
         try:
-            self._sync(how, keep)
+            self._sync(how, cleared)
         except SurgSam2Error as error:
             self._complain([str(error)])
 
-    def _sync(self, how: MaskUse | None = None, keep: Collection[Key] = ()) -> None:
+    def _sync(self, how: MaskUse | None = None, cleared: Key | None = None) -> None:
         """Find out what changed in the prompts, and have the masks of those frames made anew.
 
         It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
-        the masks; those of `keep` stay. In any case a step that still waits for its masks gets them.
+        the masks; those that were tracked stay then. In any case a step that still waits for its masks gets
+        them. Where it is `cleared`, not even what was painted stays.
         """
         if self._closed or self._swapping:
             return
         state = self.prompts.state()
         wanted = self.prompts.read(state)
-        if how is None and self._begin_with_what_is_there(wanted):
+        if how is None and self._giver.begin_with_what_is_there(wanted, self._known, cleared):
             state = self.prompts.state()
             wanted = self.prompts.read(state)
         self._leave_out_too_large(wanted)
@@ -535,9 +545,10 @@ class Session(QObject):
             if how is None:
                 self.lost_prompts = False
                 self._told.clear()
-                self.drawing.begin(_said(differ, wanted, self._known), self._state, state, differ)
+                self.drawing.begin(said_of_change(differ, wanted, self._known), self._state, state, differ)
             for key in differ:
-                use = MaskUse.FILL if key in keep else how or MaskUse.DRAW
+                stays = how == MaskUse.DRAW and self.records.was_tracked(key[1], key[0])
+                use = MaskUse.FILL if stays else how or MaskUse.DRAW
                 self._ask(*key, wanted.get(key, ()), use)
         self._known, self._state = wanted, state
         if self.points is not None and len(state.points.data):
@@ -557,26 +568,6 @@ class Session(QObject):
             )
         for key in [key for key in wanted if not self._has_room_for(key[1])]:
             del wanted[key]
-
-    def _begin_with_what_is_there(self, wanted: dict[Key, tuple[Prompt, ...]]) -> bool:
-        """Let clicks on a mask that the tracker does not know refine it, rather than begin anew.
-
-        These are painted ones and, where all clicks are negative, those of an earlier session or tracker.
-        """
-        found = False
-        for key, prompts in wanted.items():
-            known = self._known.get(key, ())
-            if self.canvas is None or len(prompts) <= len(known):
-                continue
-            unsure = not any(map(_says_where, prompts)) and key not in self.drawing.on_tracker
-            painted = self.drawing.painted_counts and self.drawing.is_painted(key)
-            if not (unsure or painted):
-                continue
-            mask = self.canvas.frame(key[0]) == key[1]
-            if mask.any():
-                self._give(Mask(key[0], mask, key[1]), known)
-                found = True
-        return found
 
     def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], how: MaskUse) -> None:
         if self.model is not None or self.loading:
@@ -633,10 +624,10 @@ class Session(QObject):
         self._told.clear()
         self._work.finish()
         self._need_canvas()
-        self._take_painted()
+        self._giver.give_painted()
         self._sync()
         asked = {i for _, i in self._known if objects is None or i in objects}
-        positive = {i for (_, i), prompts in self._known.items() if any(map(_says_where, prompts))}
+        positive = {i for (_, i), prompts in self._known.items() if any(map(says_where, prompts))}
         if not asked & positive:
             which = "any object" if objects is None else " or ".join(f"object {i}" for i in objects)
             raise PromptError(
@@ -686,7 +677,7 @@ class Session(QObject):
 
     def undo(self) -> None:
         """Take the newest step back: prompts, and the masks that they changed."""
-        self._swap(self.history.undo, lambda step: step.before)
+        self._swap(self.drawing.undo, lambda step: step.before)
 
     def redo(self) -> None:
         """Do the step that was undone last once more."""
@@ -810,6 +801,12 @@ class Session(QObject):
         """Go on with the new labels, if they fit."""
         labels = self.labels
         assert labels is not None
+        assert self.canvas is not None
+        if self.canvas.has_the_same_in_another_array():  # of another type perhaps, which no step fits
+            self._work.finish()
+            self.drawing.forget_steps()
+            self.changed.emit()
+            return
         self.stop()
         self._work.stop()
         self.drawing.forget()
@@ -832,11 +829,11 @@ class Session(QObject):
 
     def _change_stack(self, stack: LayerStack) -> None:
         stack.opening()
-        self._work.finish()
+        self.finish()
         self.leaving.emit()
         self.stack = stack
+        self.drawing.change_stack(stack, self._state)
         self.prompts.change_stack(stack)
-        self.drawing.change_stack(stack)
         self._open(MaskUse.FILL)
         self.arrived.emit()
 
@@ -861,11 +858,10 @@ class Session(QObject):
         self.model, self.loading = None, True
         self._told.clear()
         self._known = {}
-        tracked = set(self.drawing.on_tracker)
         self.drawing.on_tracker.clear()
         self._limits = layer_limits(self.image)
         self._thread.open(self.choice, self.stack.open)
-        self._sync_guarded(how, tracked)
+        self._sync_guarded(how)
         self.state_changed.emit()
 
     def _start_thread(self) -> TrackerThread:
@@ -980,18 +976,3 @@ class Session(QObject):
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread of a closed session to end."""
         self._thread.join(timeout)
-
-
-def _says_where(prompt: Prompt) -> bool:
-    return not isinstance(prompt, Point) or prompt.positive
-
-
-def _said(
-    differ: Sequence[Key], wanted: dict[Key, tuple[Prompt, ...]], known: dict[Key, tuple[Prompt, ...]]
-) -> str:
-    """Say what a change of prompts was."""
-    more = sum(len(wanted.get(k, ())) - len(known.get(k, ())) for k in differ)
-    what = "adding" if more > 0 else "removing" if more < 0 else "changing"
-    frame, object_id = differ[0]
-    where = f"object {object_id} on frame {frame}" if len(differ) == 1 else f"{len(differ)} places"
-    return f"{what} prompts of {where}"

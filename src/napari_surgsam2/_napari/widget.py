@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils import progress as activity
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
@@ -301,6 +301,7 @@ class SurgSam2Widget(QWidget):
         session.progressed.connect(self._on_progressed)
         session.ended.connect(self._on_ended)
         session.failed.connect(self._tell)
+        session.warned.connect(show_warning)
         session.noticed.connect(show_info)
         session.leaving.connect(self._keep_now)
         session.arrived.connect(self._offer_earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _FRAMES_AHEAD = 4  # tracked frames that wait to be shown, before tracking waits for them
 _PATIENCE = 0.05  # seconds between two looks at whether a waiting pass is to stop
+_FAREWELL = 20.0  # seconds that Python waits for the frame under way when it ends
 _NO_MEMORY = "DefaultCPUAllocator"  # what torch says, as a RuntimeError, where the host's memory ends
 
 
@@ -284,18 +286,30 @@ class TrackerThread(QObject):
     # In the thread
 
     def _run(self) -> None:
+        # Coming back from torch when Python is no more would abort the process.
+        atexit.register(self._close_and_wait)
+        try:
+            self._work()
+            self._let_go()
+        finally:
+            atexit.unregister(self._close_and_wait)
+
+    def _close_and_wait(self) -> None:
+        self.close()
+        self.join(_FAREWELL)
+
+    def _work(self) -> None:
         while True:
             with self._changed:
                 self._working = False
                 while not self._jobs and not self._closing:
                     self._changed.wait()
                 if self._closing:
-                    break
+                    return
                 _, (job, _, self._at_work) = self._jobs.popitem(last=False)
                 self._working = True
             self._guard(job)
             del job
-        self._let_go()
 
     def _guard(self, job: Callable[[], None]) -> None:
         try:

@@ -56,6 +56,6 @@ def _volume(labels: Any) -> Any:
     if len(shape) != 3:
         raise UsageError(
             f"The labels have shape {shape}; masks are saved as (T, Y, X), so the axis that is time must be "
-            'known. Choose it, and save with "Save masks" in the "Segment a video" widget.'
+            'known. Choose it, and save with "Masks..." in the "Segment a video" widget.'
         )
     return labels

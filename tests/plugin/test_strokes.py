@@ -1,0 +1,268 @@
+"""What the user paints by hand: nothing that comes later may take it away unasked."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_surgsam2._napari.canvas import MaskCanvas
+from napari_surgsam2._napari.prompts import PromptLayers
+from napari_surgsam2._napari.stacks import stack_of
+from napari_surgsam2.prompts import Mask, Point
+
+from .conftest import until
+from .sessions import blob_clip, click, middle, session_on, track
+
+N = 6
+VIDEO, MASKS = blob_clip(N)
+BESIDE = (80, 95)  # where the clip has nothing
+
+
+@pytest.fixture
+def session(qapp):
+    """A session on a short clip, in which object 1 is clicked in the first frame."""
+    with session_on(VIDEO) as opened:
+        click(opened, middle(MASKS))
+        yield opened
+
+
+def paint(session, frame, object_id, y, x, size=9):
+    """Paint as the brush does, and return the frame as it is then."""
+    session.labels.brush_size = size
+    session.labels.paint((frame, y, x), object_id)
+    return session.canvas.frame(frame).copy()
+
+
+def masks(session):
+    return session.labels.data.copy()
+
+
+def given(session, frame):
+    """Return the kinds of prompts on a frame."""
+    return [type(p) for p in session.all_prompts if p.frame == frame]
+
+
+# Masks that come later
+
+
+def test_a_click_on_one_object_leaves_what_was_painted_of_another(session):
+    click(session, Point(0, *map(float, BESIDE), 2))
+    track(session)
+    y, x = np.argwhere(MASKS[2]).mean(axis=0).astype(int).tolist()
+    painted = paint(session, 2, 2, y, x)  # in the midst of object 1
+
+    click(session, Point(2, y + 9.0, float(x), 1))
+
+    np.testing.assert_array_equal(session.canvas.frame(2) == 2, painted == 2)
+    assert (session.canvas.frame(2) == 1).any()
+
+
+def test_a_stroke_made_before_the_mask_of_a_click_comes_stays(session):
+    session.add_prompts([Point(3, *map(float, BESIDE), 1)])
+    session.read_prompts()  # the mask is on its way
+    painted = paint(session, 3, 1, 20, 20)
+    session.wait(30)
+    np.testing.assert_array_equal(session.canvas.frame(3), painted)
+
+
+def move(session):
+    data = session.points.data.copy()
+    data[-1, 1] += 2
+    session.points.data = data
+
+
+def flip(session):
+    session.points.selected_data = {len(session.points.data) - 1}
+    session.flip_selected()
+
+
+def delete(session):
+    session.points.selected_data = {len(session.points.data) - 1}
+    session.points.remove_selected()
+
+
+@pytest.mark.parametrize("change", [move, flip])
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_a_click_that_changes_after_a_stroke_refines_what_was_painted(change, clicks, session):
+    click(session, *[middle(MASKS, 3)] * clicks)
+    painted = paint(session, 3, 1, *BESIDE)
+
+    change(session)
+    session.wait(30)
+
+    assert given(session, 3) == [Mask, Point]
+    assert (session.all_prompts[1].mask == (painted == 1)).all()
+
+
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_a_stroke_outlives_the_click_that_it_was_made_after(clicks, session):
+    click(session, *[middle(MASKS, 3)] * clicks)
+    painted = paint(session, 3, 1, *BESIDE)
+
+    delete(session)
+    session.wait(30)
+
+    assert given(session, 3) == [Mask]
+    np.testing.assert_array_equal(session.canvas.frame(3), painted)
+
+
+def test_clear_frame_takes_what_was_painted_over_a_click_with_it(session):
+    click(session, middle(MASKS, 3))
+    painted = paint(session, 3, 1, *BESIDE)
+    session.clear_frame(3)
+    session.wait(30)
+    assert given(session, 3) == []
+    assert not session.canvas.frame(3).any()
+    session.undo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.canvas.frame(3), painted)
+    assert session.drawing.edited == {(3, 1)}
+
+
+def test_two_clicks_on_what_was_painted_both_count(session):
+    """Also where the first one's mask has not come when the second is made."""
+    paint(session, 3, 1, 40, 45)
+    for y in (40.0, 42.0):
+        session.add_prompts([Point(3, y, 45.0, 1)])
+        session.read_prompts()
+    session.wait(30)
+    assert given(session, 3) == [Mask, Point, Point]
+
+
+# Undo
+
+
+def test_a_stroke_is_a_step_that_can_be_undone(session):
+    track(session)
+    tracked = masks(session)
+    paint(session, 3, 1, *BESIDE)
+    paint(session, 4, 7, *BESIDE)  # of another object
+    painted = masks(session)
+    assert session.history.can_undo == "painting frame 4"
+
+    session.undo()
+    session.undo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.labels.data, tracked)
+    assert session.drawing.edited == set()
+
+    session.redo()
+    session.redo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.labels.data, painted)
+    assert session.drawing.edited == {(3, 1), (4, 7)}
+
+
+def test_a_stroke_that_napari_took_back_is_no_step_any_more(session):
+    track(session)
+    paint(session, 3, 1, *BESIDE)
+    session.labels.undo()
+    session.undo()
+    session.wait(30)
+    assert not session.labels.data[1:].any()  # the pass is undone
+
+
+def test_a_stroke_through_several_frames_is_one_step(session):
+    before = masks(session)
+    session.labels.n_edit_dimensions = 3
+    paint(session, 3, 2, *BESIDE, size=5)
+    assert session.history.can_undo == "painting 5 frames"
+    session.undo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.labels.data, before)
+
+
+def test_a_stroke_after_undo_cannot_be_lost_by_redo(session):
+    track(session)
+    session.undo()
+    session.wait(30)
+    painted = paint(session, 3, 1, *BESIDE)
+    session.redo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.canvas.frame(3), painted)
+
+
+def test_a_stroke_while_tracking_is_undone_before_what_was_tracked_until_then(session):
+    clicked = masks(session)
+    session.track()
+    until(lambda: session.canvas.frame(1).any())
+    paint(session, 1, 1, *BESIDE)
+    paint(session, N - 1, 1, *BESIDE)
+    session.wait(60)
+    tracked = masks(session)
+    steps = 0
+    while session.history.can_undo != "adding prompts of object 1 on frame 0":
+        session.undo()
+        session.wait(30)
+        steps += 1
+    np.testing.assert_array_equal(session.labels.data, clicked)
+    for _ in range(steps):
+        session.redo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.labels.data, tracked)
+
+
+# Labels of another type
+
+
+def test_labels_of_another_type_hold_what_is_known_of_them(session):
+    """napari's 'Convert data type' puts another array in place of theirs."""
+    track(session)
+    painted = paint(session, 3, 1, *BESIDE)
+    confidence = session.records[1].confidence.copy()
+
+    session.labels.data = session.labels.data.astype(np.uint8)
+    session.wait(30)
+
+    np.testing.assert_array_equal(session.records[1].confidence, confidence)
+    assert session.drawing.edited == {(3, 1)}
+    assert session.history.can_undo == ""
+    track(session)
+    np.testing.assert_array_equal(session.canvas.frame(3) == 1, painted == 1)
+    session.labels.data = np.zeros_like(session.labels.data)
+    assert np.isnan(session.records[1].confidence).all()
+
+
+# How long it takes
+
+
+def test_painting_through_many_frames_looks_at_every_pixel_once(qapp):
+    data = np.zeros((2000, 32, 32), np.uint8)
+    viewer = ViewerModel()
+    image = viewer.add_image(data)
+    told = []
+    stack = stack_of(image, 0, (0.0, 0.0, 0.0))
+    canvas = MaskCanvas(viewer, viewer.add_labels(data.copy()), stack, told.extend)
+    where = tuple(axis.ravel() for axis in np.mgrid[0:2000, 0:32, 0:32])
+    began = time.monotonic()
+    canvas.layer.data_setitem(where, np.full(where[0].shape, 4, np.uint8))
+    assert time.monotonic() - began < 3
+    assert [(s.frame, s.painted, s.over) for s in told] == [(t, {4}, set()) for t in range(2000)]
+    canvas.close()
+
+
+def test_the_prompts_are_read_no_more_often_where_more_frames_are_painted(session, monkeypatch):
+    for t in range(1, N):
+        paint(session, t, 1, *BESIDE)
+    read, counted = PromptLayers.read, []
+    monkeypatch.setattr(PromptLayers, "read", lambda *args: counted.append(1) or read(*args))
+    track(session)
+    assert sum(isinstance(p, Mask) for p in session.all_prompts) == N - 1
+    assert len(counted) < 4
+
+
+def test_many_boxes_are_added_at_once(session):
+    from napari_surgsam2.prompts import Box
+
+    boxes = [Box(t, 10.0, 10.0, 60.0, 70.0, 3) for t in range(N)]
+    session.box_mode()
+    told = []
+    session.boxes.events.data.connect(lambda event: told.append(event.action))
+    session.add_prompts(boxes)
+    session.read_prompts()
+    assert [p for p in session.all_prompts if isinstance(p, Box)] == boxes
+    assert len(told) == 2  # adding, added
+    session.wait(60)
