@@ -134,7 +134,7 @@ class TestTables:
             ("clip0.tif,points.csv,good.tif", "output", "row 2 too"),
             ("clip0.tif,points.csv,clip2.tif", "output", "is an input of"),
             ("clip0.tif,points.csv,good.tif/masks", "output", "is in the place of the output of"),
-            ("clip0.tif,points.csv,good.tif.partial.zarr", "output", "is in the place of the output of"),
+            ("clip0.tif,points.csv,good.tif.partial.zarr", "output", "as unfinished results do"),
         ],
     )
     def test_errors_name_file_row_and_column(
@@ -282,6 +282,10 @@ def jobs_of(archive: Path, count: int = 3, **values) -> list[Job]:
     ]
 
 
+def entries_of(report: Path) -> list[dict]:
+    return json.loads((report / "report.json").read_text())["jobs"]
+
+
 class TestRunning:
     def test_masks_are_those_of_track_and_the_report_tells_all(self, archive: Path, client) -> None:
         project = Job(project=archive / "study.surgsam2.json", output=archive / "out" / "study")
@@ -353,6 +357,26 @@ class TestRunning:
         assert (result.status, result.attempts) == ("failed", 3)
         assert result.reason.startswith("ZeroDivisionError")
 
+    def test_a_message_that_is_late_is_not_counted_for_the_next_attempt(
+        self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send, late, calls = worker._Teller.send, [], []
+
+        def delayed(teller, kind, **values) -> None:
+            if kind == "started" and not late:
+                late.append(teller)
+                return
+            if kind == "started":
+                send(late[0], kind)
+            send(teller, kind, **values)
+
+        monkeypatch.setattr(worker._Teller, "send", delayed)
+        monkeypatch.setattr(pipeline, "run_job", lambda *_: calls.append(1) or 1 / 0)
+
+        (result,) = run_batch(jobs_of(archive, 1), client, device="cpu", retries=2).results
+
+        assert (result.attempts, len(calls)) == (3, 3)
+
     def test_existing_outputs_are_refused_resumed_or_replaced(self, archive: Path, client) -> None:
         jobs = jobs_of(archive, 2)
         (archive / "out").mkdir()
@@ -369,7 +393,10 @@ class TestRunning:
         assert replaced.counts == {"done": 2}
         assert (archive / "out" / "masks0.tif").read_bytes() != old
 
-    def test_replacing_outputs_goes_on_after_an_interruption(self, archive: Path, client) -> None:
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_replacing_outputs_goes_on_after_an_interruption(
+        self, archive: Path, client, resume: bool
+    ) -> None:
         """What was not replaced yet is not taken for what was asked for, and what was is left alone."""
         jobs = jobs_of(archive)
         (archive / "out").mkdir()
@@ -381,6 +408,7 @@ class TestRunning:
             client,
             device="cpu",
             overwrite=True,
+            resume=resume,
             on_event=seen.append,
             should_stop=lambda: any(e.status == "done" for e in seen),
         )
@@ -393,6 +421,44 @@ class TestRunning:
         assert again.counts == {"skipped": len(done), "done": 3 - len(done)}
         assert all(tifffile.imread(job.output).any() for job in jobs)
         assert sorted(f.name for f in (archive / "out").iterdir()) == [f"masks{i}.tif" for i in range(3)]
+
+    def test_what_is_replaced_is_not_taken_as_complete_when_tried_again(
+        self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (job,) = jobs_of(archive, 1)
+        (archive / "out").mkdir()
+        tifffile.imwrite(job.output, np.zeros((5, 64, 64), np.uint8))
+        real, calls = pipeline.run_job, []
+
+        def fails_once(track_job, reporting):
+            calls.append(track_job)
+            if len(calls) == 1:
+                raise RuntimeError("the disk was away")
+            return real(track_job, reporting)
+
+        monkeypatch.setattr(pipeline, "run_job", fails_once)
+
+        (result,) = run_batch([job], client, device="cpu", overwrite=True, resume=True).results
+
+        assert (result.status, result.attempts) == ("done", 2)
+        assert tifffile.imread(job.output).any()
+
+    def test_replacing_and_resuming_together_go_on_with_what_was_interrupted(
+        self, archive: Path, client
+    ) -> None:
+        (job,) = jobs_of(archive, 1)
+        tifffile.imwrite(archive / "clip0.tif", moving_blobs(60, 64, 64), photometric="rgb")
+        seen: list[JobEvent] = []
+        run_batch(
+            [job], client, device="cpu", on_event=seen.append, should_stop=lambda: any(e.done for e in seen)
+        )
+        tifffile.imwrite(job.output, np.zeros((60, 64, 64), np.uint8))
+
+        (result,) = run_batch([job], client, device="cpu", overwrite=True, resume=True).results
+
+        assert result.status == "done", result.reason
+        assert 0 < result.frames_tracked < 60
+        assert tifffile.imread(job.output).any()
 
     def test_a_report_that_cannot_be_written_meanwhile_ends_nothing(
         self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
@@ -452,6 +518,65 @@ class TestRunning:
         assert second.results[0].frames_present == first.results[0].frames_present
         assert "data:image/png" in (archive / "report" / "report.html").read_text()
 
+    def test_a_complete_output_of_another_run_is_not_taken_as_done(self, archive: Path, client) -> None:
+        jobs = jobs_of(archive, 2)
+        run_batch(jobs, client, device="cpu", report=archive / "report")
+        before = Path(jobs[0].output).read_bytes()
+        changed = [jobs_of(archive, 1, direction="forward", frames=(0, 3))[0], jobs[1]]
+        for _ in range(2):  # it is not forgotten either
+            report = run_batch(changed, client, device="cpu", resume=True, report=archive / "report")
+            assert [r.status for r in report.results] == ["failed", "skipped"]
+            assert re.search("made by another run.*--force.* or move it away", report.failed[0].reason)
+        assert Path(jobs[0].output).read_bytes() == before
+
+        Path(jobs[0].output).unlink()
+        report = run_batch(changed, client, device="cpu", resume=True, report=archive / "report")
+        assert [r.status for r in report.results] == ["done", "skipped"]
+
+    def test_a_batch_that_did_not_start_leaves_the_earlier_report(
+        self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("napari_surgsam2.batch.cluster._SECONDS_TO_CONNECT", 0.2)
+        jobs = jobs_of(archive, 1)
+        run_batch(jobs, client, device="cpu", report=archive / "report")
+        before = {f.name: f.read_bytes() for f in (archive / "report").glob("report.*")}
+        with pytest.raises(ClusterError):
+            run_batch(jobs, "tcp://127.0.0.1:9", overwrite=True, report=archive / "report")
+        assert {f.name: f.read_bytes() for f in (archive / "report").glob("report.*")} == before
+
+    def test_jobs_that_were_not_begun_stay_in_the_report_as_they_were(self, archive: Path, client) -> None:
+        jobs = jobs_of(archive)
+        run_batch(jobs, client, device="cpu", report=archive / "report")
+        before = [JobResult.from_dict(entry) for entry in entries_of(archive / "report")]
+        seen: list[JobEvent] = []
+        stopped = run_batch(
+            jobs,
+            client,
+            device="cpu",
+            overwrite=True,
+            report=archive / "report",
+            on_event=seen.append,
+            should_stop=lambda: any(e.status == "running" for e in seen),
+        )
+        after = [JobResult.from_dict(entry) for entry in entries_of(archive / "report")]
+        not_begun = [i for i, r in enumerate(stopped.results) if r.status == "stopped" and not r.attempts]
+        assert not_begun
+        assert [after[i] for i in not_begun] == [before[i] for i in not_begun]
+
+    def test_a_report_that_cannot_be_written_hides_nothing(
+        self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OutputError("No space left")
+
+        def interrupt(event: JobEvent) -> None:
+            if event.status == "running":
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(ReportFolder, "write", full)
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(jobs_of(archive, 1), client, device="cpu", report=archive / "r", on_event=interrupt)
+
     def test_a_report_is_not_written_over_something_else(self, archive: Path, client) -> None:
         (archive / "report").mkdir()
         (archive / "report" / "report.json").write_text('{"mine": 1}')
@@ -468,15 +593,19 @@ class TestRunning:
             def exception(self) -> Exception:
                 return KilledWorker("key", None, 0)
 
-        sent: list[int] = []
-        run = Run(jobs_of(archive, 1), 1, "cpu", False, False, None, lambda _: None, lambda: False)
-        run._send = sent.append
-        for _ in range(2):
-            run._states[0].future = future = Lost()
-            run._on_message({"index": 0, "kind": "started"})
-            run._on_over(0, future)
+        run = Run(jobs_of(archive, 1), 1, "cpu", None, lambda _: None, lambda: False)
+        state = run._states[0]
 
-        assert sent == [0]
+        def send(index: int) -> None:
+            state.sent, state.begun_now, state.future = state.sent + 1, False, Lost()
+
+        run._send = send
+        send(0)
+        for attempt in range(2):
+            run._on_message({"index": 0, "attempt": attempt, "kind": "started"})
+            run._on_over(0, state.future)
+
+        assert state.sent == 2
         (result,) = run.report().results
         assert result.status == "failed"
         assert "lost in each of 2 attempts" in result.reason

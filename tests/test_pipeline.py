@@ -13,6 +13,7 @@ from PIL import Image
 import napari_surgsam2 as ns
 from napari_surgsam2 import pipeline
 from napari_surgsam2.checkpoints import Model
+from napari_surgsam2.checkpoints.registry import RegistryEntry
 from napari_surgsam2.errors import OutputError, PromptError, SurgSam2Error, UsageError
 from napari_surgsam2.masks import AlreadyCompleteError, LabelVolume
 from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, run_job
@@ -203,6 +204,94 @@ def test_resuming_is_exact_past_the_memory_limit_too(stops, model, tmp_path) -> 
 
     whole = run_job(dataclasses.replace(job, output=None, resume=False)).labels
     np.testing.assert_array_equal(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("clicked", "saved_after", "killed_after"),
+    [((2, 60), 18, 32), ((60, 2), 82, 40), ((60, 2), 18, 100)],
+    ids=["forward", "back", "forward, killed on the way back"],
+)
+def test_a_killed_run_is_resumed_from_its_last_state(
+    clicked, saved_after, killed_after, model, tmp_path
+) -> None:
+    """What it kept after that is not taken for what was tracked before; the click on frame 30 waits."""
+    job = TrackJob(
+        video=moving_blobs(70, 64, 64),
+        prompts=[
+            ns.Point(clicked[0], 25, 20, 1),
+            ns.Point(30, 25, 40, 1, positive=False),
+            ns.Point(clicked[1], 45, 40, 2),
+        ],
+        model=model,
+        settings=ns.TrackingSettings(memory_bytes=0),
+        output=tmp_path / "masks.zarr",
+        resume=True,
+    )
+    state = tmp_path / "masks.zarr.partial.zarr" / "state"
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, interrupt_after(saved_after))
+    old = state.read_bytes()
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, interrupt_after(killed_after))
+    state.write_bytes(old)
+
+    resumed = run_job(job).labels[:]
+
+    whole = run_job(dataclasses.replace(job, output=None, resume=False)).labels
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_a_disk_that_is_full_at_the_end_loses_nothing(model, clip, expected, tmp_path, monkeypatch) -> None:
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    job = TrackJob(video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.tif", resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_surgsam2.masks.volume.write_as", full)
+        with pytest.raises(OutputError, match="No space left"):
+            run_job(job)
+
+    outcome = run_job(job)
+
+    assert outcome.frames_tracked == 0
+    np.testing.assert_array_equal(np.asarray(outcome.labels), expected)
+
+
+def test_a_built_in_model_of_another_version_is_another_model(
+    tiny_checkpoint: Path, clip, tmp_path, monkeypatch
+) -> None:
+    weights = tmp_path / "nano.safetensors"
+    weights.write_bytes(tiny_checkpoint.read_bytes())
+    monkeypatch.setattr(RegistryEntry, "path", property(lambda _: weights))
+    job = TrackJob(video=clip, prompts=PROMPTS, image_size=64, output=tmp_path / "masks.zarr", resume=True)
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, interrupt_after(3))
+    weights.write_bytes(b"an upgrade")
+    with pytest.raises(OutputError, match=r"model \(was 'nano \(SHA-256 "):
+        run_job(job)
+
+
+def test_what_a_model_is_does_not_depend_on_how_it_is_given(
+    tiny_checkpoint: Path, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "mine.safetensors").write_bytes(tiny_checkpoint.read_bytes())
+    in_full = pipeline.model_identity(tmp_path / "mine.safetensors", 64)
+    assert pipeline.model_identity("~/mine.safetensors", 64) == in_full
+    assert pipeline.model_identity(ns.load_model("nano", device="cpu"), None) == pipeline.model_identity(
+        "nano", None
+    )
+
+
+def test_a_complete_result_of_another_run_is_not_taken_as_done(model, clip, tmp_path) -> None:
+    job = TrackJob(video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.zarr", resume=True)
+    run_job(job)
+    with pytest.raises(AlreadyCompleteError):
+        run_job(job)
+    with pytest.raises(OutputError, match=r"by another run.*--force.* or move it away") as caught:
+        run_job(dataclasses.replace(job, prompts=PROMPTS[:1]))
+    assert not isinstance(caught.value, AlreadyCompleteError)
 
 
 def test_another_run_is_not_resumed(model, clip, tmp_path) -> None:

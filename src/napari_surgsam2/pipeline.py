@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .checkpoints import DEFAULT_MODEL, Model, Progress, load_model
+from .checkpoints.registry import registry
 from .errors import OutputError
 from .masks import (
     AlreadyCompleteError,
@@ -25,6 +26,7 @@ from .masks import (
     refuse_to_replace,
     write_preview,
 )
+from .paths import expanded
 from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
 from .settings import MEBIBYTE, TrackingSettings
 from .tracking import (
@@ -181,7 +183,7 @@ def track(
     overwrite : bool
         Replace an existing output; it stays until the new one is complete.
     resume : bool
-        Go on with an interrupted run of the same arguments.
+        Go on with an interrupted run of the same arguments; an output that is complete is an error.
     in_memory_bytes : int
         Without an output, labels that take more than this are a zarr array in a temporary folder, not numpy.
     progress : callable, optional
@@ -195,6 +197,8 @@ def track(
 
     Raises
     ------
+    AlreadyCompleteError
+        If `resume` finds the output complete: there is nothing to do.
     SurgSam2Error
         Of the kind that says what is wrong: `VideoError`, `PromptError`, `CheckpointError`, ...
 
@@ -370,6 +374,11 @@ def _fill(
     finally:
         propagation.close()
     seconds = time.monotonic() - began
+    if state_path is not None and written is not None and needed is not None:
+        # The frames are tracked, whatever comes while the result is written; without room for this too, an
+        # older state is there.
+        with contextlib.suppress(OutputError):
+            save_state(tracker, written, needed, state_path)
     return {object_id: int(frames.sum()) for object_id, frames in present.items()}, tracked, seconds
 
 
@@ -393,11 +402,6 @@ def _model(job: TrackJob, say: Reporting) -> Model:
 
 def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str, Any]:
     """Return what must be the same for an interrupted run to be resumed, as JSON-ready values."""
-    model = job.model.path if isinstance(job.model, Model) else job.model
-    settings = job.settings.to_dict()
-    for how in ("feature_cache_bytes", "read_ahead"):  # of no influence on the masks
-        del settings[how]
-    image_size = job.model.image_size if isinstance(job.model, Model) else job.image_size
     return {
         "video": file_identity(video.path),
         "video_shape": list(video.shape),
@@ -405,9 +409,8 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
         "video_pixels": _pixels_identity(video, min(prompt.frame for prompt in prompts)),
         "contrast_limits": None if video.contrast_limits is None else list(video.contrast_limits),
         "prompts": prompts_to_dict(prompts),
-        "model": file_identity(model),
-        "image_size": image_size,
-        "settings": settings,
+        **model_identity(job.model, job.image_size),
+        "settings": settings_identity(job.settings),
         "direction": job.direction,
         "frames": job.frames,
     }
@@ -418,12 +421,40 @@ def _pixels_identity(video: Video, frame: int) -> str:
     return hashlib.sha256(video.raw(frame).tobytes()).hexdigest()[:16]
 
 
+def settings_identity(settings: TrackingSettings) -> dict[str, Any]:
+    """Return the settings that have an influence on the masks, as JSON-ready values."""
+    values = settings.to_dict()
+    for how in ("feature_cache_bytes", "read_ahead"):
+        del values[how]
+    return values
+
+
+def model_identity(model: Model | str | Path, image_size: int | None) -> dict[str, Any]:
+    """Return what tells a model from others: `model`, and `image_size`, the side of its input.
+
+    A model that is known by name is told by it and the SHA-256 of its weights, which another version of this
+    package may bring; others by their file. Of a download without a published digest the name has to do.
+    """
+    if isinstance(model, Model):
+        image_size = model.image_size
+        entry = registry().get(model.name)
+        if entry is None or entry.path != model.path:
+            return {"model": file_identity(model.path), "image_size": image_size}
+    elif (entry := registry().get(str(model))) is None:
+        return {"model": file_identity(model), "image_size": image_size}
+    digest = entry.sha256
+    if entry.built_in and entry.path.is_file():
+        digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    told = entry.name if digest is None else f"{entry.name} (SHA-256 {digest[:16]})"
+    return {"model": told, "image_size": image_size or entry.image_size}
+
+
 def file_identity(path: str | Path | None) -> str | None:
     """Return what tells a file from others: its absolute path with size and time of change.
 
     What is no file, such as the name of a model, is returned as it is.
     """
-    if path is None or not Path(path).is_file():
+    if path is None or not (file := expanded(path)).is_file():
         return None if path is None else str(path)
-    status = Path(path).stat()
-    return f"{Path(path).resolve()} ({status.st_size} bytes, changed {status.st_mtime_ns})"
+    status = file.stat()
+    return f"{file.resolve()} ({status.st_size} bytes, changed {status.st_mtime_ns})"

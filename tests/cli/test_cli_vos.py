@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import napari_surgsam2 as ns
+from napari_surgsam2.checkpoints.registry import RegistryEntry
 from napari_surgsam2.errors import OutputError
 from napari_surgsam2.evaluation import vos as vos_module
 from napari_surgsam2.masks import voc_palette, write_davis
@@ -226,6 +227,18 @@ def test_another_checkpoint_of_the_same_name_is_another_model(
     assert (outcome.code, "made differently: model was" in outcome.err) == (1, True)
 
 
+def test_a_built_in_model_of_another_version_is_another_model(
+    job, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "nano.safetensors"
+    weights.write_bytes(tiny_checkpoint.read_bytes())
+    monkeypatch.setattr(RegistryEntry, "path", property(lambda _: weights))
+    run_all(job(model="nano", image_size=64, videos=["a"]))
+    weights.write_bytes(b"an upgrade")
+    with pytest.raises(OutputError, match=r"model was 'nano \(SHA-256 "):
+        run_all(job(model="nano", image_size=64))
+
+
 @pytest.mark.parametrize("record", [None, "", "[]", "{", '{"run": {}}'])
 def test_results_that_nobody_knows_the_making_of_are_not_taken(record: str | None, vos, data: Path) -> None:
     vos()
@@ -276,6 +289,83 @@ def test_two_processes_may_make_one_set_of_results(vos, data: Path, tiny_model) 
     assert not (data / "s" / "b").exists()
 
 
+@pytest.fixture
+def job(data: Path, tiny_model):
+    """Make a job of the two videos, with the tiny model."""
+
+    def make(**options) -> vos_module.VosJob:
+        folders = {
+            "video_dir": data / "JPEGImages",
+            "mask_dir": data / "Annotations",
+            "output_dir": data / "r",
+        }
+        return vos_module.VosJob(**{**folders, "model": tiny_model, **options})
+
+    return make
+
+
+def run_all(job: vos_module.VosJob, meanwhile: vos_module.VosJob | None = None) -> dict[str, bool]:
+    """Do a job; `meanwhile` is done by another process after this one has looked at the results.
+
+    Returns which videos were there already.
+    """
+    reporting = vos_module.VosReporting(found=lambda _: meanwhile and run_all(meanwhile))
+    return {outcome.name: outcome.skipped for outcome in vos_module.run_vos(job, reporting)}
+
+
+class TestAnotherProcess:
+    """Between looking at the results and making the first, another process may have made some."""
+
+    def test_its_speeds_are_kept(self, job, data: Path) -> None:
+        run_all(job(videos=["a"]), meanwhile=job(videos=["b"]))
+        assert set(json.loads((data / "r" / "vos.json").read_text())["videos"]) == {"a", "b"}
+
+    def test_what_it_made_anew_is_not_outdated_any_more(self, job, data: Path) -> None:
+        run_all(job())
+        run_all(job(prompt="box", videos=["a"], overwrite=True))  # leaves b outdated
+        skipped = run_all(job(prompt="box"), meanwhile=job(prompt="box", videos=["b"]))
+        assert skipped == {"a": True, "b": True}
+        assert json.loads((data / "r" / "vos.json").read_text())["outdated"] == []
+
+    def test_what_it_makes_in_another_way_is_not_mixed_with(self, job, data: Path) -> None:
+        with pytest.raises(OutputError, match="Another process has begun to make the results"):
+            run_all(job(), meanwhile=job(prompt="box", videos=["b"]))
+        assert json.loads((data / "r" / "vos.json").read_text())["run"]["prompt"] == "box"
+        assert not (data / "r" / "a").exists()
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_it_leaves_a_video_alone_that_is_being_written(
+        self, overwrite: bool, job, data: Path, monkeypatch
+    ) -> None:
+        run_all(job(output_dir=data / "whole"))
+        png, others = vos_module._png, iter([job(videos=["a"], overwrite=overwrite)])
+
+        def meanwhile(labels: np.ndarray, palette: bytes | None) -> Image.Image:
+            if (other := next(others, None)) is not None:
+                with pytest.raises(OutputError, match="a is being written by another process"):
+                    run_all(other)
+            return png(labels, palette)
+
+        monkeypatch.setattr(vos_module, "_png", meanwhile)
+        run_all(job(videos=["a"]))
+        np.testing.assert_array_equal(read(data / "r" / "a"), read(data / "whole" / "a"))
+
+    def test_a_result_that_appears_while_it_is_written_is_not_replaced(
+        self, job, data: Path, monkeypatch
+    ) -> None:
+        png = vos_module._png
+
+        def meanwhile(labels: np.ndarray, palette: bytes | None) -> Image.Image:
+            (data / "r" / "a").mkdir(exist_ok=True)
+            (data / "r" / "a" / "00000.png").write_bytes(b"theirs")
+            return png(labels, palette)
+
+        monkeypatch.setattr(vos_module, "_png", meanwhile)
+        with pytest.raises(OutputError, match="has appeared meanwhile; move it away"):
+            run_all(job(videos=["a"]))
+        assert (data / "r" / "a" / "00000.png").read_bytes() == b"theirs"
+
+
 def test_tracking_that_was_stopped_goes_on(data: Path, tiny_model) -> None:
     job = vos_module.VosJob(
         video_dir=data / "JPEGImages", mask_dir=data / "Annotations", output_dir=data / "r", model=tiny_model
@@ -305,8 +395,9 @@ def test_a_video_without_objects_is_background(vos, data: Path, clip: np.ndarray
     assert not read(data / "results" / "c").any()
 
 
-def test_a_list_of_videos(vos, data: Path) -> None:
-    (data / "list.txt").write_text("b\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_list_of_videos(encoding: str, vos, data: Path) -> None:
+    (data / "list.txt").write_text("b\n", encoding=encoding)
     vos("--video-list", "list.txt")
     assert sorted(p.name for p in (data / "results").iterdir()) == ["b", "vos.json"]
 

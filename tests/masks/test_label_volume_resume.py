@@ -16,7 +16,7 @@ import pytest
 
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.masks import AlreadyCompleteError, LabelVolume, export, read_labels
-from napari_surgsam2.masks._partial import mark_outdated
+from napari_surgsam2.masks._partial import create_array, mark_outdated
 
 SHAPE = (6, 8, 10)
 RUN: dict[str, Any] = {"video": "clip.mp4", "settings": {"prune_frames": 2, "model": "nano"}}
@@ -145,6 +145,37 @@ def test_a_folder_of_somebody_else_under_the_partial_name_stays(tmp_path: Path) 
     with pytest.raises(OutputError, match=r"contains notes\.txt"):
         create(tmp_path / "masks.tif", overwrite=True)
     assert theirs.read_text() == "mine"
+
+
+def test_a_result_that_is_called_like_an_unfinished_one_stays_whole(tmp_path: Path) -> None:
+    theirs = create_array(tmp_path / "masks.partial.zarr", SHAPE, np.dtype(np.uint8))
+    theirs[:] = 3
+    for begin in (
+        lambda: create(tmp_path / "masks", overwrite=True),
+        lambda: mark_outdated(tmp_path / "masks"),
+    ):
+        with pytest.raises(OutputError, match=r"masks\.partial\.zarr.* contains c; move that away"):
+            begin()
+    assert (np.asarray(read_labels(tmp_path / "masks.partial.zarr")) == 3).all()
+    assert sorted(f.name for f in (tmp_path / "masks.partial.zarr").iterdir()) == ["c", "zarr.json"]
+
+
+def test_no_result_may_be_called_like_an_unfinished_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose another name"):
+        create(tmp_path / "masks.partial.zarr")
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"[1]"])
+def test_an_interrupted_run_whose_record_is_damaged_is_kept_until_told(tmp_path: Path, record: bytes) -> None:
+    output = tmp_path / "masks.tif"
+    interrupt(output)
+    (tmp_path / "masks.tif.partial.zarr" / "run.json").write_bytes(record)
+    with pytest.raises(OutputError, match=r"run\.json' is damaged; start anew with --force"):
+        create(output, resume=True)
+    with pytest.raises(OutputError, match="interrupted run"):
+        create(output)
+    assert read_labels(tmp_path / "masks.tif.partial.zarr")[1].max() == 2
+    assert not create(output, overwrite=True).done.any()
 
 
 class TestCrash:

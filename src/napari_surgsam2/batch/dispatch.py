@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from napari_surgsam2.checkpoints import ensure_downloaded
 from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES, registry_entry
 from napari_surgsam2.errors import CheckpointError, OutputError
+from napari_surgsam2.masks._files import is_taken
 from napari_surgsam2.project import Project
 
 from .cluster import Plan, connected, local_client
+from .identity import job_identity
 from .jobs import Job
 from .report import BatchReport, JobResult, ReportFolder, Status
 
@@ -66,7 +68,8 @@ class _State:
     status: Status = "waiting"
     done: int = 0
     total: int = 0
-    begun: int = 0  # how often
+    sent: int = 0  # how often
+    begun: int = 0  # how often; a scheduler may begin again what was sent once
     begun_now: bool = False  # since it was last sent
     lost: int = 0  # how often before it had begun
     future: Any = None
@@ -85,17 +88,16 @@ class Run:
         jobs: Sequence[Job],
         retries: int,
         device: str,
-        resume: bool,
-        overwrite: bool,
         folder: ReportFolder | None,
         on_event: Callable[[JobEvent], object],
         should_stop: Callable[[], bool],
     ) -> None:
         self._jobs = jobs
         self._retries, self._device = retries, device
-        self._resume, self._overwrite = resume, overwrite
         self._folder = folder
         self._on_event, self._should_stop = on_event, should_stop
+        # What each output is made of, for the report.
+        self._made_by = [""] * len(jobs) if folder is None else [job_identity(job) for job in jobs]
         self._states = [_State() for _ in jobs]
         self._token = f"surgsam2-batch-{uuid.uuid4().hex[:12]}"
         # What happens in threads of dask: ("event", message) or ("over", index, future).
@@ -106,9 +108,24 @@ class Run:
         self._client: Any = None
 
     def skip(self, index: int) -> None:
-        """Note that a job was complete before."""
+        """Note that a job was complete before; it fails if another run is known to have made it."""
+        made_by = self._made_before(index)
+        if made_by and made_by != self._made_by[index]:
+            reason = (
+                f"{self._jobs[index].output} is complete, but by the report it was made by another run: "
+                "video, prompts, model or settings differ. Make it again with --force (overwrite=True), or "
+                "move it away."
+            )
+            self._end(index, "failed", reason=reason)
+            return
         earlier = None if self._folder is None else self._folder.earlier(self._jobs[index])
         self._end(index, "skipped", earlier)
+
+    def _made_before(self, index: int) -> str:
+        """Return what the earlier report says that the output which is there was made of."""
+        job = self._jobs[index]
+        entry = None if self._folder is None else self._folder.entry(job)
+        return entry.made_by if entry is not None and is_taken(job.target) else ""
 
     def report(self) -> BatchReport:
         """Return what became of the jobs; those that are not over are said to be stopped."""
@@ -118,9 +135,18 @@ class Run:
         return BatchReport(results, self._started, time.monotonic() - self._began, self._stopped)
 
     def write_report(self) -> None:
-        """Write the report, if one is wanted."""
-        if self._folder is not None:
-            self._folder.write(self.report())
+        """Write the report, if one is wanted and there is anything to tell."""
+        if self._folder is not None and any(state.begun or state.result for state in self._states):
+            self._folder.write(self._report_for(self._folder))
+
+    def _report_for(self, folder: ReportFolder) -> BatchReport:
+        """Return the report as it is written: of jobs that were not begun it repeats the one before."""
+        report = self.report()
+        results = [
+            result if state.begun or state.result else folder.entry(job) or result
+            for job, state, result in zip(self._jobs, self._states, report.results, strict=True)
+        ]
+        return dataclasses.replace(report, results=tuple(results))
 
     def do_all(self, where: Any, prepare: Callable[[], object]) -> None:
         """Do all jobs that are not over, by a `Plan`, at a scheduler's address, or with a client.
@@ -175,18 +201,15 @@ class Run:
         from . import worker
 
         state = self._states[index]
-        again = state.begun > 0
         order = worker.Order(
             token=self._token,
             index=index,
             job=self._jobs[index],
             device=self._device,
-            # That nothing is in the way was seen to before, and a scheduler may begin a job again by itself.
-            resume=True,
-            # What was replaced before its process was lost is no more marked as outdated.
-            overwrite=self._overwrite and self._resume and not again,
+            attempt=state.sent,
             sheet=self._folder is not None,
         )
+        state.sent += 1
         state.begun_now = False
         key = f"{self._token}-{index}-{uuid.uuid4().hex[:8]}"
         state.future = self._client.submit(worker.do, order, key=key, pure=False, priority=-index)
@@ -209,18 +232,23 @@ class Run:
         state = self._states[index]
         if state.result is not None:
             return
+        is_late = message["attempt"] != state.sent - 1
         match message["kind"]:
-            case "started":
-                state.begun += 1
-                state.begun_now = True
+            case "started" if not is_late:
+                self._note_begin(state)
                 state.done = state.total = 0
                 self._tell(index, "running")
-            case "frames":
+            case "frames" if not is_late:
                 state.done, state.total = message["done"], message["total"]
                 self._tell(index, "running")
             case "log":
                 state.log.append(message["text"])
                 self._tell(index, "running", message["text"])
+
+    @staticmethod
+    def _note_begin(state: _State) -> None:
+        state.begun += 1
+        state.begun_now = True
 
     def _on_over(self, index: int, future: Any) -> None:
         """Take the end of an attempt."""
@@ -249,11 +277,12 @@ class Run:
     def _on_facts(self, index: int, facts: Facts) -> None:
         """Take what a worker said at the end of an attempt."""
         state = self._states[index]
-        repeated = max(state.begun, 1)
-        if facts.status == "skipped" and repeated > 1:
+        if not state.begun_now and facts.status != "stopped":
+            self._note_begin(state)  # the message is late
+        if facts.status == "skipped" and max(state.begun, state.sent) > 1:
             # It was complete, and the process lost before it could say so.
             facts.status = "done"
-        if facts.status == "failed" and facts.retry and repeated <= self._retries:
+        if facts.status == "failed" and facts.retry and state.begun <= self._retries:
             self._again(index, f"{facts.reason} Trying again.")
             return
         self._end(index, facts.status, facts=facts)  # type: ignore[arg-type]  # one of them
@@ -284,7 +313,6 @@ class Run:
     def _again(self, index: int, message: str) -> None:
         state = self._states[index]
         state.log.append(message)
-        state.begun = max(state.begun, 1)
         self._tell(index, "waiting", message)
         self._send(index)
 
@@ -301,7 +329,7 @@ class Run:
         if self._folder is not None and time.monotonic() - self._reported > _SECONDS_BETWEEN_REPORTS:
             # A disk that is full or away now must not end the batch; at the end the report is written again.
             with contextlib.suppress(OutputError):
-                self._folder.write_json(self.report())
+                self._folder.write_json(self._report_for(self._folder))
             self._reported = time.monotonic()
         self._tell(index, status, result.reason)
 
@@ -332,6 +360,7 @@ class Run:
         if earlier is None:
             values |= {"attempts": state.begun, "log": tuple(state.log)}
         values["reason"] = reason or values.get("reason", "")
+        values["made_by"] = self._made_by[index] if status == "done" else self._made_before(index)
         return JobResult(**{**values, "name": job.name, "output": job.output, "status": status})
 
     def _tell(self, index: int, status: Status, message: str = "") -> None:

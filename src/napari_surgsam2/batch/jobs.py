@@ -15,7 +15,7 @@ from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES, registry_e
 from napari_surgsam2.errors import SurgSam2Error, UsageError
 from napari_surgsam2.masks import refuse_to_replace
 from napari_surgsam2.masks._files import label_target
-from napari_surgsam2.masks._partial import partial_folder
+from napari_surgsam2.masks._partial import partial_folder, refuse_partial_name
 from napari_surgsam2.paths import expanded
 from napari_surgsam2.project import PROJECT_SUFFIX, Project, load_project
 from napari_surgsam2.prompts import (
@@ -136,6 +136,7 @@ class Job:
         text = os.path.expanduser(os.fspath(self.output))  # noqa: PTH111  # a separator at its end must stay
         with column_of("output"):
             target, _ = label_target(text)
+            refuse_partial_name(target)
         self._set("output", str(target) + (os.sep if text.endswith(("/", os.sep)) else ""))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class JobResult:
         What was noted.
     sheet : str or None
         The contact sheet, a PNG, by its path in the folder of the report.
+    made_by : str
+        Of the output that is there: a digest of what it was made of and how, as far as a report knows.
     """
 
     name: str
@@ -95,6 +97,7 @@ class JobResult:
     image_size: int | None = None
     log: tuple[str, ...] = ()
     sheet: str | None = None
+    made_by: str = ""
 
     @property
     def frames_per_second(self) -> float | None:
@@ -207,9 +210,13 @@ class ReportFolder:
                 "the report."
             ) from error
 
+    def entry(self, job: Job) -> JobResult | None:
+        """Return what an earlier batch said of a job."""
+        return self._earlier.get(job.output)
+
     def earlier(self, job: Job) -> JobResult | None:
         """Return what an earlier batch said of a job that it did."""
-        result = self._earlier.get(job.output)
+        result = self.entry(job)
         return result if result is not None and result.status in ("done", "skipped") else None
 
     def keep_sheet(self, output: str, png: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,11 @@ def run_batch(
     retries : int
         How often a job is begun again, after its process was lost or after an error that may pass.
     resume : bool
-        Leave alone what is complete, go on with what was interrupted, and do the rest.
+        Leave alone what is complete, go on with what was interrupted, and do the rest. What is complete and,
+        by the earlier report in the folder, was made of another video, prompts, model or settings, fails.
     overwrite : bool
         Replace existing outputs. If the batch is interrupted, `resume` alone replaces those that are left.
+        Both together go on with what was interrupted before, and make the rest again.
     report : path, optional
         A folder for `report.json`, and `report.html` with a contact sheet of each video.
     on_event : callable
@@ -112,16 +115,21 @@ def run_batch(
     for job in jobs:
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-    run = Run(jobs, retries, device, resume, overwrite, folder, on_event, should_stop)
+    run = Run(jobs, retries, device, folder, on_event, should_stop)
     for index in range(len(jobs)):
         if complete[index]:
             run.skip(index)
     try:
         if not all(complete):
-            fresh = overwrite and not resume
-            run.do_all(client if plan is None else plan, lambda: _mark_outdated(jobs) if fresh else None)
-    finally:
-        run.write_report()
+            run.do_all(
+                client if plan is None else plan,
+                lambda: _mark_outdated(jobs, keep_runs=resume) if overwrite else None,
+            )
+    except BaseException:
+        with contextlib.suppress(OutputError):  # what ended the batch is told, not what follows from it
+            run.write_report()
+        raise
+    run.write_report()
     return run.report()
 
 
@@ -129,13 +137,16 @@ def _is_complete(job: Job) -> bool:
     return is_taken(job.target) and not partial_folder(job.target).exists()
 
 
-def _mark_outdated(jobs: Sequence[Job]) -> None:
-    """Note which outputs are to be replaced: all of them, or none if one cannot be."""
+def _mark_outdated(jobs: Sequence[Job], keep_runs: bool) -> None:
+    """Note which outputs are to be replaced: all of them, or none if one cannot be.
+
+    With `keep_runs` interrupted runs stay, to be gone on with.
+    """
     marked: list[Job] = []
     try:
         for job in jobs:
-            if is_taken(job.target) or partial_folder(job.target).exists():
-                mark_outdated(job.target)
+            there = is_taken(job.target) or partial_folder(job.target).exists()
+            if there and mark_outdated(job.target, keep_run=keep_runs):
                 marked.append(job)
     except BaseException:
         for job in marked:

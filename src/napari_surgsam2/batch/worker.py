@@ -66,8 +66,8 @@ class Order:
         What is to be done.
     device : str
         Where to compute.
-    resume, overwrite : bool
-        As of `track`.
+    attempt : int
+        How often the job was sent before; its events say it, since they may be later than its end.
     sheet : bool
         Whether a contact sheet is wanted.
     """
@@ -76,8 +76,7 @@ class Order:
     index: int
     job: Job
     device: str = "auto"
-    resume: bool = False
-    overwrite: bool = False
+    attempt: int = 0
     sheet: bool = False
 
 
@@ -187,7 +186,8 @@ class _Teller:
         self._sent = 0.0
 
     def send(self, kind: str, **values: Any) -> None:
-        self._worker.log_event(self._order.token, {"index": self._order.index, "kind": kind, **values})
+        sender = {"index": self._order.index, "attempt": self._order.attempt}
+        self._worker.log_event(self._order.token, {**sender, "kind": kind, **values})
 
     def frames(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -263,8 +263,9 @@ def _track_job(
         settings=job.settings or base.settings,
         direction=job.direction or base.direction,
         frames=job.frames or base.frames,
-        overwrite=order.overwrite,
-        resume=order.resume,
+        # That nothing is in the way was seen to before, what is to be replaced is marked, and a scheduler
+        # may begin a job again by itself.
+        resume=True,
     )
 
 

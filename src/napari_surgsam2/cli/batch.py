@@ -68,7 +68,12 @@ def batch(
         ),
     ] = None,
     retries: Annotated[
-        int, typer.Option(help="How often a job is begun again whose process was lost.", min=0)
+        int,
+        typer.Option(
+            help="How often a job is begun again whose process was lost, or that failed in a way that may "
+            "pass.",
+            min=0,
+        ),
     ] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Do only what is not complete, and go on with what was begun.")
@@ -91,7 +96,8 @@ def batch(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for report.json and report.html. Default: JOBS-report beside the outputs.",
+            help="Folder for report.json and report.html. Default: JOBS-report in --output-dir, else beside "
+            "the table.",
             metavar="FOLDER",
             show_default=False,
         ),

@@ -134,7 +134,11 @@ def track(
         ),
     ] = None,
     direction: Annotated[
-        DirectionChoice | None, typer.Option(help="Which way from the prompts.", show_default="both")
+        DirectionChoice | None,
+        typer.Option(
+            help="forward: from the earliest prompted frame on; backward: from it to the first frame; both.",
+            show_default="both",
+        ),
     ] = None,
     frames: Annotated[
         str | None,

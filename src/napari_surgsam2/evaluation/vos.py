@@ -10,6 +10,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,14 @@ from napari_surgsam2.masks import (
 )
 from napari_surgsam2.masks._files import is_litter
 from napari_surgsam2.masks._lock import FolderLock
-from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, file_identity, run_job
+from napari_surgsam2.pipeline import (
+    Reporting,
+    TrackingInterruptedError,
+    TrackJob,
+    model_identity,
+    run_job,
+    settings_identity,
+)
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, central_position
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import FrameResult
@@ -47,6 +55,8 @@ from .vos_folder import (
 
 RECORD_NAME = "vos.json"
 _RECORD_VERSION = 2
+# It is held while a small file is read and written.
+_SECONDS_FOR_RECORD = 30.0
 
 
 @dataclass(frozen=True)
@@ -207,21 +217,21 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
             raise UsageError(f"The output '{output}' is inside the input '{folder}'; choose another folder.")
     names = [s.name for s in sequences]
     record = _Record.open(output, _identity(job, images, masks, prompt), job.overwrite, names)
-    done = {s.name for s in sequences if not record.is_outdated(s.name) and _is_complete(output / s.name, s)}
+    done = {s.name for s in sequences if _is_done(s, output, record)}
     say.found(names)
     model: Model | None = None
     for sequence in sequences:
         if sequence.name in done:
-            speed = record.speed(sequence.name)
-            yield VosOutcome(
-                sequence.name, output / sequence.name, len(sequence.pictures), (), speed, skipped=True
-            )
+            yield _there_already(sequence, output, record)
             continue
         if model is None:
             model = _load(job, say)
             for name in names if job.overwrite else done:
-                _remove_work(output, name)
+                if _work_of(output, name):
+                    with _lock_of(output, name):
+                        _remove_work(output, name)
             record.begin()
+            done = {s.name for s in sequences if _is_done(s, output, record)}
             say.loaded(model)
         yield _segment(sequence, output, prompt, model, job, say, record)
 
@@ -291,6 +301,23 @@ def _segment(
     say: VosReporting,
     record: _Record,
 ) -> VosOutcome:
+    """Segment a video, unless another process has done so meanwhile; none can while this one does."""
+    with _lock_of(output, sequence.name):
+        record.refresh()
+        if _is_done(sequence, output, record):
+            return _there_already(sequence, output, record)
+        return _segment_locked(sequence, output, prompt, model, job, say, record)
+
+
+def _segment_locked(
+    sequence: VosSequence,
+    output: Path,
+    prompt: PromptKind,
+    model: Model,
+    job: VosJob,
+    say: VosReporting,
+    record: _Record,
+) -> VosOutcome:
     prompts, palette = first_prompts(sequence, prompt)
     target, work = output / sequence.name, output / f".{sequence.name}.{record.digest}.zarr"
     video = open_pictures(sequence.pictures, sequence.pictures[0].parent, sequence.name, None)
@@ -315,21 +342,42 @@ def _segment(
     )
 
 
+def _there_already(sequence: VosSequence, output: Path, record: _Record) -> VosOutcome:
+    name, speed = sequence.name, record.speed(sequence.name)
+    return VosOutcome(name, output / name, len(sequence.pictures), (), speed, skipped=True)
+
+
+def _lock_of(output: Path, name: str) -> FolderLock:
+    """Return the lock of a video: who holds it tracks it, writes its PNGs, or removes what was tracked.
+
+    Raises
+    ------
+    OutputError
+        If another process holds it.
+    """
+    with writing(output / name):
+        return FolderLock(output / f".{name}.lock", output / name)
+
+
+def _work_of(output: Path, name: str) -> list[Path]:
+    """Return where a video was tracked to, in this or another way, completely or in part."""
+    work = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.zarr(\.partial\.zarr)?")
+    return [entry for entry in _entries(output) if work.fullmatch(entry.name)]
+
+
 def _remove_work(output: Path, name: str) -> None:
-    """Remove what was tracked of a video and is in PNGs now, or was made in another way.
+    """Remove what was tracked of a video and is in PNGs now, or was made in another way; it must be locked.
 
     Raises
     ------
     OutputError
         If another process is at it.
     """
-    work = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.zarr(\.partial\.zarr)?")
-    for entry in _entries(output):
-        if found := work.fullmatch(entry.name):
-            lock = FolderLock(entry, output / name) if found[1] else None
-            shutil.rmtree(entry, ignore_errors=True)
-            if lock is not None:
-                lock.release()
+    for entry in _work_of(output, name):
+        lock = FolderLock(entry, output / name) if entry.name.endswith(".partial.zarr") else None
+        shutil.rmtree(entry, ignore_errors=True)
+        if lock is not None:
+            lock.release()
 
 
 def _check_sizes(sequence: VosSequence, video: Video) -> None:
@@ -367,7 +415,12 @@ def _track(
         raise TrackingInterruptedError(
             f"Stopped in the video '{video.name}'; what is done is kept. Go on with the same command{again}."
         ) from error
-    return outcome.frames_tracked / outcome.seconds if outcome.seconds else None
+    return outcome.frames_tracked / outcome.seconds if outcome.frames_tracked and outcome.seconds else None
+
+
+def _is_done(sequence: VosSequence, output: Path, record: _Record) -> bool:
+    """Whether the result of a video is there and not to be replaced."""
+    return not record.is_outdated(sequence.name) and _is_complete(output / sequence.name, sequence)
 
 
 def _is_complete(folder: Path, sequence: VosSequence) -> bool:
@@ -388,8 +441,7 @@ def _write_pngs(
     target: Path, labels: Any, sequence: VosSequence, palette: bytes | None, *, overwrite: bool
 ) -> None:
     """Write a PNG for every picture into a folder that appears when it is complete."""
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} has appeared meanwhile; move it away.")
+    _refuse_result(target, overwrite)
     strangers = (e for e in _entries(target) if not e.name.lower().endswith(".png"))
     if stranger := next((e.name for e in strangers if not is_litter(e)), None):
         raise OutputError(f"{target} is not replaced: it contains {stranger}. Move it away.")
@@ -401,6 +453,7 @@ def _write_pngs(
             for t, picture in enumerate(sequence.pictures):
                 # Pillow packs pixels by the palette's length, which ids may exceed.
                 _png(np.asarray(labels[t]), palette).save(temporary / f"{picture.stem}.png", bits=8)
+            _refuse_result(target, overwrite)
             if target.exists():
                 target.rename(aside)
             temporary.rename(target)
@@ -411,8 +464,18 @@ def _write_pngs(
             shutil.rmtree(left, ignore_errors=True)
 
 
+def _refuse_result(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} has appeared meanwhile; move it away.")
+
+
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _results_in(folder: Path) -> set[str]:
+    """Return the names of the folders that may be results."""
+    return {entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")}
 
 
 def _png(labels: NDArray[Any], palette: bytes | None) -> Image.Image:
@@ -431,25 +494,20 @@ def _png(labels: NDArray[Any], palette: bytes | None) -> Image.Image:
 
 def _identity(job: VosJob, images: Path, masks: Path, prompt: PromptKind) -> dict[str, Any]:
     """Return what results of one folder have in common, as JSON-ready values."""
-    settings = job.settings.to_dict()
-    for how in ("feature_cache_bytes", "read_ahead"):  # of no influence on the masks
-        settings.pop(how, None)
-    model = job.model.path if isinstance(job.model, Model) else job.model
-    size = job.model.image_size if isinstance(job.model, Model) else job.image_size
     return {
         "video_dir": str(images),
         "mask_dir": str(masks),
         "prompt": str(prompt),
-        "model": file_identity(model),
-        "image_size": size,
-        "settings": settings,
+        **model_identity(job.model, job.image_size),
+        "settings": settings_identity(job.settings),
     }
 
 
 class _Record:
     """`vos.json`: how the results of a folder were made, and how fast; written anew whenever it changes.
 
-    Results that were there when others were asked for are outdated until they are replaced.
+    Results that were there when others were asked for are outdated until they are replaced. Other processes
+    may make other videos of the folder: under a lock each takes over what the file says, and changes it.
 
     Attributes
     ----------
@@ -462,6 +520,8 @@ class _Record:
         self._run = run
         self._speeds = speeds
         self._outdated = outdated
+        self._asked: set[str] = set()  # results that this process was asked to make again
+        self._run_before: dict[str, Any] | None = None  # what `open` found
         self.digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod
@@ -477,11 +537,13 @@ class _Record:
         """
         path = folder / RECORD_NAME
         run = json.loads(json.dumps(identity))
-        there = {e.name for e in _entries(folder) if e.is_dir() and not e.name.startswith(".")}
+        there = _results_in(folder)
         old = cls._read(path)
         if old is not None and old._run == run:
-            again = there & set(names) if overwrite else set()
-            return cls(path, run, old._speeds, old._outdated | again)
+            old._run_before = run
+            old._asked = there & set(names) if overwrite else set()
+            old._outdated |= old._asked
+            return old
         if not overwrite and old is not None:
             key = next(k for k in sorted(run | old._run) if k not in run or old._run.get(k, ...) != run[k])
             raise OutputError(
@@ -493,7 +555,9 @@ class _Record:
                 f"{folder} holds folders, such as {min(there)}, and no {RECORD_NAME} that says how they "
                 "were made. Choose another output, or replace them with --force."
             )
-        return cls(path, run, {}, there)
+        record = cls(path, run, {}, there)
+        record._run_before = None if old is None else old._run
+        return record
 
     @classmethod
     def _read(cls, path: Path) -> _Record | None:
@@ -506,16 +570,25 @@ class _Record:
             return None
 
     def begin(self) -> None:
-        """Write it, before anything is made.
+        """Write it, before anything is made, together with what other processes have noted since `open`.
 
         Raises
         ------
         OutputError
-            If the folder cannot be made or written.
+            If the folder cannot be made or written, or one of them makes the results in another way.
         """
-        with writing(self._path.parent):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._write()
+        folder = self._path.parent
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            now = self._read(self._path)
+            if now is not None and now._run == self._run:
+                self._speeds |= now._speeds
+                self._outdated = now._outdated | self._asked
+            elif now is not None:
+                self._require_run(now, self._run_before)
+                self._outdated |= _results_in(folder)
+            self._write()
 
     def is_outdated(self, video: str) -> bool:
         """Whether the result of a video that is there is to be replaced."""
@@ -527,17 +600,19 @@ class _Record:
 
     def note_speed(self, video: str, frames_per_second: float) -> None:
         """Note how fast a video was tracked."""
-        self._refresh()
-        self._speeds[video] = round(frames_per_second, 3)
-        self._write()
+        with self._locked():
+            self.refresh()
+            self._speeds[video] = round(frames_per_second, 3)
+            self._write()
 
     def note_done(self, video: str) -> None:
         """Note that the result of a video is there."""
-        self._refresh()
-        self._outdated.discard(video)
-        self._write()
+        with self._locked():
+            self.refresh()
+            self._outdated.discard(video)
+            self._write()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Take over what other processes, which make other videos of the same folder, have noted.
 
         Raises
@@ -548,12 +623,25 @@ class _Record:
         now = self._read(self._path)
         if now is None:
             return
-        if now._run != self._run:
+        self._require_run(now, self._run)
+        self._speeds, self._outdated = now._speeds, now._outdated
+
+    def _require_run(self, now: _Record, run: dict[str, Any] | None) -> None:
+        if now._run != run:
             raise OutputError(
                 f"Another process has begun to make the results in {self._path.parent} in another way; "
                 "choose another output for one of them."
             )
-        self._speeds, self._outdated = now._speeds, now._outdated
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let no other process change the file meanwhile."""
+        with writing(self._path):
+            lock = FolderLock(
+                self._path.with_name(f".{RECORD_NAME}.lock"), self._path, wait=_SECONDS_FOR_RECORD
+            )
+        with lock:
+            yield
 
     def _write(self) -> None:
         values = {

@@ -98,7 +98,7 @@ def video_names(videos: Sequence[str] | str | os.PathLike[str]) -> list[str]:
         return list(dict.fromkeys(videos))
     file = Path(videos)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"The list of videos '{file}' cannot be read: {describe(error)}. Give a text file with one name "

@@ -6,8 +6,10 @@ import contextlib
 import errno
 import os
 import sys
+import time
 import weakref
 from pathlib import Path
+from typing import Self
 
 from napari_surgsam2.errors import OutputError
 
@@ -20,6 +22,7 @@ LOCK_NAME = "lock"
 
 # Windows keeps others from reading locked bytes, so the locked byte is far behind the process id.
 _LOCKED_BYTE = 1 << 30
+_SECONDS_BETWEEN_TRIES = 0.02
 
 
 class FolderLock:
@@ -34,6 +37,8 @@ class FolderLock:
         Its parent must exist.
     output : Path
         What the message names.
+    wait : float
+        Seconds to wait for whoever holds it.
 
     Raises
     ------
@@ -41,11 +46,21 @@ class FolderLock:
         If another process, or another volume of this one, holds it.
     """
 
-    def __init__(self, folder: Path, output: Path) -> None:
+    def __init__(self, folder: Path, output: Path, wait: float = 0.0) -> None:
         self._folder = folder
         self._path = folder / LOCK_NAME
-        descriptor = self._acquire(output)
+        descriptor = self._wait(output, wait)
         self._close = weakref.finalize(self, os.close, descriptor)
+
+    def _wait(self, output: Path, seconds: float) -> int:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self._acquire(output)
+            except OutputError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
 
     def _acquire(self, output: Path) -> int:
         while True:
@@ -76,6 +91,12 @@ class FolderLock:
             return os.path.samestat(os.fstat(descriptor), self._path.stat())
         except FileNotFoundError:
             return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let go; the lock file is removed, and the folder too where nothing else is in it."""

@@ -12,11 +12,15 @@
 - `replaced`, an old output on its way out;
 - `outdated`, a mark that the output beside it is to be replaced: alone in the folder before that is begun.
 
+A zarr output keeps a digest of what identified its run among its attributes.
+
 All else is replaced in one step, so that the folder can be gone on with whenever the process ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +37,8 @@ from ._lock import LOCK_NAME, FolderLock
 _VERSION = 1
 _OWN_NAMES = ("labels", "result", "run.json", "done", "publishing", "replaced", "zarr.json")
 _OUTDATED = "outdated"
+_PARTIAL_SUFFIX = ".partial.zarr"
+_RUN_ATTRIBUTE = "napari_surgsam2_run"
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -55,39 +61,91 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> An
 
 def partial_folder(target: Path) -> Path:
     """Return where the unfinished result lives whose output is `target`."""
-    return target.with_name(f"{target.name}.partial.zarr")
+    return target.with_name(f"{target.name}{_PARTIAL_SUFFIX}")
 
 
-def mark_outdated(target: Path) -> None:
+def mark_outdated(target: Path, *, keep_run: bool = False) -> bool:
     """Note that an output is to be replaced, so that an interruption before its turn does not save it.
 
-    An interrupted run of it is thrown away.
+    Parameters
+    ----------
+    target : Path
+        The output.
+    keep_run : bool
+        Leave an interrupted run of it, to be gone on with; else it is thrown away.
+
+    Returns
+    -------
+    bool
+        Whether that was not noted before.
 
     Raises
     ------
     OutputError
-        If another process is writing it, or the note cannot be written.
+        If another process is writing it, somebody else's folder is in the way, or the note cannot be written.
     """
     folder = partial_folder(target)
-    with writing(target):
-        lock = FolderLock(folder, target)
-        try:
+    with writing(target), FolderLock(folder, target):
+        if not (folder / "run.json").exists():
+            _refuse_foreign(folder)
+        if not keep_run or (folder / "publishing").exists():
             remove(folder / "run.json")
             remove(folder / "publishing")  # of a run that ended just after: not of the one to come
-            (folder / _OUTDATED).touch()
-        finally:
-            lock.release()
+        is_new = not (folder / _OUTDATED).exists()
+        (folder / _OUTDATED).touch()
+    return is_new
 
 
 def unmark_outdated(target: Path) -> None:
     """Take the note back."""
     folder = partial_folder(target)
-    with writing(target):
-        lock = FolderLock(folder, target)
-        try:
-            remove(folder / _OUTDATED)
-        finally:
-            lock.release()
+    with writing(target), FolderLock(folder, target):
+        remove(folder / _OUTDATED)
+
+
+def refuse_partial_name(target: Path) -> None:
+    """Raise UsageError if an output is called what the unfinished result of another one would be called."""
+    if target.name.lower().endswith(_PARTIAL_SUFFIX):
+        raise UsageError(
+            f"The output '{target.name}' ends in {_PARTIAL_SUFFIX!r}, as unfinished results do; choose "
+            "another name."
+        )
+
+
+def refuse_other_run(
+    target: Path, kind: Format, shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any]
+) -> None:
+    """Raise OutputError if a complete output is known to be of another run; only zarr ones say that."""
+    if not run or kind is not Format.ZARR:
+        return
+    if _made_by(target) not in (None, _digest(_identity(shape, dtype, run))):
+        raise OutputError(
+            f"{target} exists already and was made by another run: video, prompts, model or settings differ. "
+            "Make it again with --force (overwrite=True), or move it away."
+        )
+
+
+def _made_by(target: Path) -> str | None:
+    import zarr
+
+    with contextlib.suppress(Exception):  # whatever is there, it does not say
+        digest = zarr.open_array(str(target), mode="r").attrs[_RUN_ATTRIBUTE]
+        return digest if isinstance(digest, str) else None
+    return None
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise OutputError if a folder holds what no unfinished result does: then it is somebody else's."""
+    for name in sorted(entry.name for entry in folder.iterdir()):
+        if name not in (LOCK_NAME, _OUTDATED) and not _is_of_run(name):
+            raise OutputError(
+                f"{folder}, where the unfinished result belongs, contains {name}; move that away."
+            )
+
+
+def _is_of_run(name: str) -> bool:
+    """Whether an entry of the folder is called what a run writes."""
+    return name.split(".")[0] == "state" or name.removesuffix(".tmp") in _OWN_NAMES
 
 
 class Partial:
@@ -141,27 +199,35 @@ class Partial:
 
     def _recover(self) -> dict[str, Any] | None:
         """Undo what an end in the middle of `finish` or `start` left; return the run's record, if any."""
+        record = self._read_record()
+        if record is None:  # it may be anything of that name
+            _refuse_foreign(self.folder)
         replaced = self.folder / "replaced"
         if replaced.exists() and not self.target.exists():
             replaced.rename(self.target)
         published = (self.folder / "publishing").exists() and not self._payload.exists()
-        try:
-            record = json.loads((self.folder / "run.json").read_bytes())
-        except (FileNotFoundError, ValueError):
-            record = None
         if published:
             remove(self.folder / _OUTDATED)
         if published or record is None:
             self._clear()
             return None
-        return dict(record)
+        return record
+
+    def _read_record(self) -> dict[str, Any] | None:
+        """Return what identifies the run that is there, nothing if that is damaged, None without a run."""
+        try:
+            return dict(json.loads((self.folder / "run.json").read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            return {}
 
     def _clear(self) -> None:
         """Remove all that belongs to a run, and nothing else."""
         # Without its record what is left counts as nothing, so the record goes first.
         remove(self.folder / "run.json")
         for entry in list(self.folder.iterdir()):
-            if entry.name.startswith("state") or entry.name.removesuffix(".tmp") in _OWN_NAMES:
+            if _is_of_run(entry.name):
                 remove(entry)
         self._record = None
 
@@ -177,16 +243,15 @@ class Partial:
         """
         import zarr
 
-        record = {**_identity(shape, dtype, run), "overwrite": overwrite}
+        identity = _identity(shape, dtype, run)
+        record = {**identity, "overwrite": overwrite}
         with self.writing():
+            _refuse_foreign(self.folder)
             self._clear()
-            if foreign := sorted({e.name for e in self.folder.iterdir()} - {LOCK_NAME, _OUTDATED}):
-                raise OutputError(
-                    f"{self.folder}, where the unfinished result belongs, contains {foreign[0]}; move that "
-                    f"away."
-                )
             zarr.create_group(str(self.folder))
             self.array = create_array(self._labels, shape, dtype)
+            if run:
+                self.array.attrs[_RUN_ATTRIBUTE] = _digest(identity)
             (self.folder / "done").write_bytes(bytes(shape[0]))
             write_atomically(self.folder / "run.json", json.dumps(record, indent=1).encode())
         self._record = record
@@ -201,12 +266,17 @@ class Partial:
         Raises
         ------
         OutputError
-            If it is another run; the message names the keys that differ. Or if something has come to stand
-            under the output's name that may not be replaced.
+            If it is another run; the message names the keys that differ. Or if its record is damaged, or
+            something has come to stand under the output's name that may not be replaced.
         """
         import zarr
 
         assert self._record is not None
+        if not self._record:
+            raise OutputError(
+                f"The interrupted run of {self.target} cannot be resumed, for '{self.folder / 'run.json'}' "
+                "is damaged; start anew with --force (overwrite=True), without --resume."
+            )
         identity = _identity(shape, dtype, run)
         if changes := _differences({key: self._record.get(key) for key in identity}, identity):
             raise OutputError(
@@ -290,6 +360,10 @@ def _identity(shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[st
     except (TypeError, ValueError) as error:
         raise UsageError(f"run must hold plain JSON values, to be compared later: {error}.") from error
     return {"version": _VERSION, "shape": list(shape), "dtype": dtype.name, "run": plain_run}
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from napari_surgsam2.errors import OutputError, UsageError
 
 from ._arrays import as_labels, label_dtype
 from ._files import Format, check_target, is_taken, label_target, writing
-from ._partial import Partial, create_array
+from ._partial import Partial, create_array, refuse_other_run, refuse_partial_name
 from .export import write_as
 
 MEBIBYTE = 2**20
@@ -87,10 +87,10 @@ class LabelVolume:
         Raises
         ------
         UsageError
-            If the output's suffix, the shape or the id cannot be used; palette PNGs hold ids up to 255.
+            If the output's name, the shape or the id cannot be used; palette PNGs hold ids up to 255.
         OutputError
-            If the output or an interrupted run exists, the run to resume is another one, the output is being
-            written by another process, or it cannot be written.
+            If the output or an interrupted run exists, the run to resume is another one or, where a complete
+            zarr says so, was, the output is being written by another process, or it cannot be written.
         AlreadyCompleteError
             If `resume` finds the output complete.
         """
@@ -101,6 +101,7 @@ class LabelVolume:
         if output is None:
             return cls(unsaved_labels(sizes, dtype, in_memory_bytes), None)
         target, kind = label_target(output)
+        refuse_partial_name(target)
         if kind is Format.DAVIS and dtype.itemsize > 1:
             raise UsageError(
                 f"The object id {max_object_id} cannot be stored in the folder {target.name}: palette PNGs "
@@ -120,6 +121,7 @@ class LabelVolume:
                         f"start anew with --force (overwrite=True)."
                     )
                 if resume and not overwrite and is_taken(target):
+                    refuse_other_run(target, kind, sizes, dtype, run or {})
                     raise AlreadyCompleteError(
                         f"{target} exists already: nothing to resume; use --force (overwrite=True) to make "
                         f"it again."

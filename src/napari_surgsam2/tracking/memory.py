@@ -164,6 +164,15 @@ class MemoryStore:
             query = "DELETE FROM memories WHERE frame < ? OR frame >= ?"
             self._execute(query, masks.start, masks.stop)
 
+    def forget_ahead(self, frame: int, *, reverse: bool) -> None:
+        """Forget what the file has of a frame and of those that a pass, forward or backward, comes to later.
+
+        A process that was killed may have kept more there than its state knows of.
+        """
+        if self._reduced is not None:
+            ahead = "reverse = 1 AND frame <= ?" if reverse else "reverse = 0 AND frame >= ?"
+            self._execute(f"DELETE FROM memories WHERE {ahead}", frame)
+
     def frames(self, object_id: int) -> Iterator[int]:
         """Yield the frames with a memory of the object, in no particular order."""
         yield from (frame for frame, memories in self._memories.items() if object_id in memories)

@@ -110,6 +110,7 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
         raise OutputError(
             f"The state of the interrupted run, '{path}', cannot be read ({error}); start anew with --force."
         ) from error
+    _forget_ahead(tracker, document["propagation"])
     for entry in document["objects"]:
         obj = TrackedObject(entry["id"])
         tracker._objects[obj.object_id] = obj
@@ -131,6 +132,16 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
         obj.visited = {int(f): Visit(r, obj.conditioning[int(f)]) for f, r in entry["visited"].items()}
     state: dict[str, Any] = document["propagation"]
     return state
+
+
+def _forget_ahead(tracker: Tracker, position: Mapping[str, Any]) -> None:
+    """Forget masks that were kept after the state was written: going on makes them again."""
+    frame = position["next"]
+    is_forward = position["backward_from"] is None and frame > position.get("start", frame)
+    if is_forward:
+        tracker._store.forget_ahead(frame, reverse=False)
+    # The whole way back is still ahead of a pass that goes forward.
+    tracker._store.forget_ahead(tracker.video.n_frames if is_forward else frame, reverse=True)
 
 
 def _memories(
