@@ -101,7 +101,8 @@ class TrackingSettings(_Settings):
         Of the network's candidates for the mask of a prompted frame, take rather one that agrees with the
         clicks, as long as it is not expected to be much worse. An object with a positive click, or whose mask
         so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
-        contradicts all the same tell that it is not. False is SAM 2, which looks at none of this.
+        contradicts all the same tell that it is not. A correction that obeys no more clicks than the mask so
+        far, and is expected to fit worse, leaves that mask. False is SAM 2, which looks at none of this.
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, and take the average of the masks, for
         three more encodings of that frame. Not where the object was tracked to the frame before it was
@@ -121,7 +122,8 @@ class TrackingSettings(_Settings):
         How much host memory the memories of tracked frames may take. Past it the frames farthest from the
         newest are reduced to their masks, on disk, and their memories are made again where one is needed.
     read_ahead : int
-        How many frames are read and resized in a thread while the network works; 0 reads in turn.
+        How many frames are read and resized in a thread while the network works; 0 reads in turn. On a CPU
+        small convolutional networks such as `nano`, with up to two objects, encode them in that thread too.
 
     Raises
     ------

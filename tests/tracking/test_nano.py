@@ -1,9 +1,12 @@
 """The built-in model on made-up scenes: what a user sees of tracking."""
 
+import threading
+
 import numpy as np
 import pytest
+import torch
 
-from napari_surgsam2 import Tracker, load_model
+from napari_surgsam2 import Tracker, TrackingSettings, load_model
 from napari_surgsam2.evaluation import region_similarity
 from napari_surgsam2.prompts import central_position
 from tests.helpers.scenes import crossing_instruments, hidden_for_a_while
@@ -80,3 +83,42 @@ def test_a_correction_stays(nano):
         for result in tracker.propagate():
             if result.frame == worst:
                 np.testing.assert_array_equal(result.masks()[0], corrected)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("objects", "ahead"), [(1, True), (2, True), (3, False)])
+def test_frames_are_encoded_beside_the_tracking_of_few_objects(two_threads, monkeypatch, objects, ahead):
+    """Which changes no mask, and takes no thread from who uses torch between two frames."""
+    video, labels = crossing_instruments()
+    nano = load_model("nano", device="cpu", image_size=64)
+    encode, here = nano.network.encode_image, threading.current_thread()
+    encoders = set()
+
+    def encoded(images):
+        encoders.add(threading.current_thread())
+        return encode(images)
+
+    found = []
+    for settings in (TrackingSettings(), TrackingSettings(read_ahead=0)):
+        tracker = Tracker(nano, video[:4], settings)
+        for object_id in range(1, objects + 1):
+            tracker.add_points(0, object_id, [central_position(labels[0] == 1 + object_id % 2)])
+        tracker.predict(0)
+        monkeypatch.setattr(nano.network, "encode_image", encoded)
+        logits = []
+        for result in tracker.propagate():
+            logits.append(result.logits)
+            assert torch.get_num_threads() == 2
+        found.append(np.stack(logits))
+        assert (here not in encoders) == (ahead and settings.read_ahead > 0)
+        encoders.clear()
+        monkeypatch.undo()
+        tracker.close()
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

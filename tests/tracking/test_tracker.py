@@ -5,9 +5,11 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from napari_surgsam2 import PruningSettings, Tracker, TrackingSettings
 from napari_surgsam2.errors import PromptError, UsageError, VideoError
+from napari_surgsam2.network import Decoded
 from napari_surgsam2.prompts import Point
 
 EXACT = {"rtol": 0, "atol": 1e-4}
@@ -605,3 +607,33 @@ def test_a_correction_before_the_first_prompt_counts_for_nothing_until_it_is_rea
     assert propagation.total == 24
     assert [r.frame for r in propagation] == [*range(10, 24), *range(9, -1, -1)]
     assert propagation.finished
+
+
+def test_a_click_that_the_network_cannot_follow_leaves_the_mask_as_it_is(
+    tracker: Tracker, monkeypatch
+) -> None:
+    """It neither obeys the click nor is expected to fit as well as what is there."""
+    click(tracker)
+    before = tracker.predict(0)
+    made: list[Decoded] = []
+
+    def worse(*_: object, **__: object) -> Decoded:
+        side = before.logits.shape[-1]
+        made.append(
+            Decoded(
+                torch.full((1, 1, side, side), -5.0),
+                torch.zeros(1, tracker.model.network.config.dim),
+                torch.tensor([[3.0]]),
+                torch.tensor([[float(before.ious[0]) / 2]]),
+            )
+        )
+        return made[-1]
+
+    monkeypatch.setattr(tracker.model.network, "decode", worse)
+    click(tracker, at=(40, 50))
+    after = tracker.predict(0)
+
+    assert made
+    np.testing.assert_array_equal(after.logits, before.logits)
+    assert after.ious == before.ious
+    assert [p.y for p in tracker.prompts] == [25, 40]  # the click stays, and counts with the next

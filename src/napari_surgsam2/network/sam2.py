@@ -29,7 +29,7 @@ NO_OBJECT_LOGIT = -1024.0  # everywhere in the mask of an object that is not in 
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 GIVEN_MASK_LOGIT = 10.0
 CONTRADICTION = 0.25  # of predicted IoU: what a click that a mask contradicts weighs
-_DENIAL = 3.0  # of the score's logit: what a negative click weighs that the mask contradicts all the same
+_DENIAL = 3.0  # of the score's logit: what negative clicks weigh that the mask contradicts all the same
 _CLICKED_SCORE = 1e-3  # at least, of an object that the user says is in the frame
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
@@ -160,8 +160,8 @@ class Sam2Network(nn.Module):
             Where the mask would contradict a click, look at all four candidates, and hold every contradicted
             click against each as a predicted IoU that is 0.25 lower. An object that has a positive click, or
             an earlier mask that agrees with all clicks, is in the frame, whatever its score; where all clicks
-            are negative, each that the mask contradicts all the same takes 3 from its score. SAM 2 does none
-            of this.
+            are negative, a mask that contradicts one all the same loses 3 of its score. SAM 2 does none of
+            this.
         """
         masks = self.candidates(image, features, xy, labels, mask_logits)
         if not obey_clicks or xy is None or labels is None:
@@ -182,9 +182,9 @@ class Sam2Network(nn.Module):
             contradicted = torch.cat((contradicted, counts), dim=1)
             logits, iou, tokens = (torch.cat(pair, dim=1) for pair in zip(masks[:3], more[:3], strict=True))
             masks = DecodedMasks(logits, iou, tokens, masks.object_score)
-        denied = contradicted.take_along_dim(self.best(masks, contradicted), dim=1)
-        only_denied = (labels <= NEGATIVE).all(dim=1, keepdim=True) & ~in_view
-        score = torch.where(only_denied, masks.object_score - _DENIAL * denied, masks.object_score)
+        denied = contradicted.take_along_dim(self.best(masks, contradicted), dim=1) > 0
+        denied &= (labels <= NEGATIVE).all(dim=1, keepdim=True) & ~in_view
+        score = masks.object_score - _DENIAL * denied
         return self.choose(masks._replace(object_score=score), contradicted)
 
     def candidates(

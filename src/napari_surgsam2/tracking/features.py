@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_surgsam2.checkpoints import Model
-from napari_surgsam2.network import FrameFeatures
+from napari_surgsam2.network import ConvNetConfig, FrameFeatures
 from napari_surgsam2.prompts import BoolArray
 from napari_surgsam2.video import Video, resize_frame
 
 from .mirroring import MIRRORINGS, View
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads of the CPU in this one; None for as many as it does."""
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class FeatureCache:
@@ -81,17 +97,30 @@ class FrameEncoder:
         self.cache = FeatureCache(cache_bytes)
         self._views: tuple[int, list[View]] | None = None  # of the frame that was last asked for
 
-    def features(self, frame: int, image: Tensor | None = None) -> FrameFeatures:
-        """Return the features of a frame; `image` is what `image` made of it, where it has been read."""
+    @property
+    def is_fast_on_cpu(self) -> bool:
+        """Whether this runs on a CPU with a trunk that was made for one."""
+        on_cpu = self._model.device.type == "cpu"
+        return on_cpu and isinstance(self._model.network.config.trunk, ConvNetConfig)
+
+    def features(self, frame: int, seen: Tensor | FrameFeatures | None = None) -> FrameFeatures:
+        """Return the features of a frame.
+
+        `seen` is what `image`, or `encode` after it, made of the frame, where that is done.
+        """
         if self._views is not None and self._views[0] != frame:
             self._views = None
         features = self.cache.get(frame)
         if features is None:
-            if image is None:
-                image = self.image(self._video.frame(frame))
-            features = self._model.network.encode_image(image[None].to(self._model.device))
+            if seen is None:
+                seen = self.image(self._video.frame(frame))
+            features = self.encode(seen) if isinstance(seen, Tensor) else seen
             self.cache.put(frame, features)
         return features
+
+    def encode(self, image: Tensor) -> FrameFeatures:
+        """Encode a resized frame, (S, S, 3) uint8."""
+        return self._model.network.encode_image(image[None].to(self._model.device))
 
     def views(self, frame: int) -> list[View]:
         """Return the features of a frame as it is and mirrored."""
@@ -100,7 +129,7 @@ class FrameEncoder:
             image = self.image(self._video.frame(frame))
             plain = View((), self.features(frame, image))
             pictures = [image.movedim(-1, 0).flip(axes).movedim(0, -1) for axes in MIRRORINGS[1:]]
-            seen = [self._model.network.encode_image(p[None].to(self._model.device)) for p in pictures]
+            seen = [self.encode(picture) for picture in pictures]
             mirrored = [View(*pair) for pair in zip(MIRRORINGS[1:], seen, strict=True)]
             self._views = (frame, [plain, *mirrored])
         return self._views[1]

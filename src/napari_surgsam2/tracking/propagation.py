@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_surgsam2.errors import PromptError, UsageError
+from napari_surgsam2.network import FrameFeatures
 from napari_surgsam2.video import read_ahead
 
+from .features import torch_threads
 from .result import FrameResult
 
 if TYPE_CHECKING:
@@ -19,6 +25,8 @@ if TYPE_CHECKING:
     from .tracker import Tracker
 
 Direction: TypeAlias = Literal["forward", "backward", "both"]
+
+_MOST_OBJECTS = 2  # beside whom frames are encoded: of more, all the rest takes much longer than the encoder
 
 
 def visited_range(frames: tuple[int, int | None] | None, n_frames: int) -> tuple[int, int]:
@@ -287,17 +295,18 @@ class _Pass:
 
     def _leg(self, frames: range, reverse: bool) -> Generator[FrameResult, None, None]:
         tracker = self._tracker
-        images = _ImagesAhead(tracker, frames)
+        ahead = _FramesAhead(tracker, frames, len(self._chosen()))
         try:
             for frame in frames:
                 objects = self._chosen()
                 tracker._settle_prompts(objects)
                 reached = [obj for obj in objects if self._takes_part(obj, frame, reverse)]
-                use = tracker._step(frame, reverse, reached, images.take(frame))
+                with torch_threads(ahead.threads):
+                    use = tracker._step(frame, reverse, reached, ahead.take(frame))
                 self._next = frame + frames.step
                 yield tracker._result(frame, self._chosen(), use)
         finally:
-            images.close()
+            ahead.close()
 
     def _takes_part(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
         if self._direction == "both" and not reverse:
@@ -313,19 +322,34 @@ class _Pass:
         return self._direction != "both" or frame < self._entered.get(obj, self._high)
 
 
-class _ImagesAhead:
-    """Frames of a pass read and resized in a thread, but for those with features in the cache."""
+class _FramesAhead:
+    """Frames of a pass read and resized in a thread, but for those with features in the cache.
 
-    def __init__(self, tracker: Tracker, frames: range) -> None:
+    Where the image encoder takes about as long as all the rest, and both run on a CPU, they are encoded in
+    that thread too: each on its share of the cores does more than one after the other on all of them.
+
+    Attributes
+    ----------
+    threads : int or None
+        How many of torch's threads are left for the rest; None for all.
+    """
+
+    def __init__(self, tracker: Tracker, frames: range, objects: int) -> None:
         self._cache = cache = tracker._frames.cache
         self._step = frames.step
         self._video = tracker.video.reopen()
         wanted = (frame for frame in frames if frame not in cache)
-        self._items = read_ahead(self._video, wanted, tracker._frames.image, tracker.settings.read_ahead)
-        self._next: tuple[int, Tensor] | None = None
+        ahead, threads = tracker.settings.read_ahead, torch.get_num_threads()
+        self.threads: int | None = None
+        make: Callable[[NDArray[np.uint8]], Tensor | FrameFeatures] = tracker._frames.image
+        if ahead and threads > 1 and objects <= _MOST_OBJECTS and tracker._frames.is_fast_on_cpu:
+            self.threads = threads - threads // 2
+            make = partial(tracker._encode_on, threads // 2)
+        self._items = read_ahead(self._video, wanted, make, ahead)
+        self._next: tuple[int, Tensor | FrameFeatures] | None = None
 
-    def take(self, frame: int) -> Tensor | None:
-        """Return the resized frame, (S, S, 3) uint8, or None where it was not read ahead.
+    def take(self, frame: int) -> Tensor | FrameFeatures | None:
+        """Return the resized frame, (S, S, 3) uint8, or its features; None where it was not read ahead.
 
         Whether the features of a frame were in the cache may change between the reading and the taking.
         """
@@ -337,8 +361,8 @@ class _ImagesAhead:
                 return None
         if self._next[0] != frame:
             return None
-        image, self._next = self._next[1], None
-        return image
+        seen, self._next = self._next[1], None
+        return seen
 
     def close(self) -> None:
         """End the thread and close its video."""

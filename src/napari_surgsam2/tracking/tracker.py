@@ -16,12 +16,12 @@ from torch import Tensor
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.checkpoints.loading import is_out_of_memory
 from napari_surgsam2.errors import DeviceMemoryError, PromptError
-from napari_surgsam2.network import ConvNetConfig, Decoded, FrameFeatures
+from napari_surgsam2.network import ConvNetConfig, Decoded, FrameFeatures, contradicted_clicks
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.video import Video, open_video
 
-from .features import FrameEncoder
+from .features import FrameEncoder, torch_threads
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
 from .mirroring import decode_views
 from .objects import FramePrompts, TrackedObject, Visit
@@ -238,16 +238,17 @@ class Tracker:
     def _as_before_on_error(self, frame: int, object_id: int) -> Iterator[None]:
         """Put back what was said of an object on a frame, and the mask made of it, if this fails."""
         obj = self._objects.get(object_id)
-        kept = obj and [(said, said.get(frame)) for said in (obj.prompts, obj.conditioning, obj.visited)]
+        of_object: list[dict[int, Any]] = [] if obj is None else [obj.prompts, obj.conditioning, obj.visited]
+        before = [of_frame.get(frame) for of_frame in of_object]
         try:
             yield
         except BaseException:
-            if kept is None:
+            if obj is None:
                 self._objects.pop(object_id, None)
-            for said, before in kept or ():
-                said.pop(frame, None)  # type: ignore[attr-defined]
-                if before is not None:
-                    said[frame] = before  # type: ignore[index]
+            for of_frame, kept in zip(of_object, before, strict=True):
+                of_frame.pop(frame, None)
+                if kept is not None:
+                    of_frame[frame] = kept
             raise
 
     def clear_prompts(self, frame: int, object_id: int) -> None:
@@ -438,9 +439,13 @@ class Tracker:
         )
 
     def _step(
-        self, frame: int, reverse: bool, objects: Sequence[TrackedObject], image: Tensor | None
+        self,
+        frame: int,
+        reverse: bool,
+        objects: Sequence[TrackedObject],
+        seen: Tensor | FrameFeatures | None,
     ) -> dict[int, MemoryUse]:
-        """Track objects into a frame; return what memory they used, by object id."""
+        """Track objects into a frame, `seen` ahead or not; return what memory they used, by object id."""
         use = {}
         with self._computing():
             tracked = []
@@ -450,12 +455,17 @@ class Tracker:
                 else:
                     tracked.append(obj)
             if tracked:
-                features = self._frames.features(frame, image)
+                features = self._frames.features(frame, seen)
                 use = self._track(frame, reverse, tracked, features)
             for obj in tracked:
                 if frame in obj.prompts and obj.prompts[frame].pending:
                     self._settle(obj, frame)
         return use
+
+    def _encode_on(self, threads: int, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
+        """Resize and encode a frame, (Y, X, 3), on some of the CPU's threads."""
+        with torch_threads(threads), self._computing():
+            return self._frames.encode(self._frames.image(frame))
 
     def _track(
         self, frame: int, reverse: bool, objects: Sequence[TrackedObject], features: FrameFeatures
@@ -542,6 +552,8 @@ class Tracker:
             else:
                 image = network.without_memory(features)
                 decoded = network.decode(image, features, xy, labels, earlier, obey)
+            if obey and prior is not None and not prompts.mask_pending:
+                decoded = _unless_worse(decoded, prior, xy, labels)
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
@@ -606,6 +618,17 @@ class Tracker:
             fast = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
             wanted = "bfloat16" if fast else "float32"
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:
+    """Return the mask so far, if a new one obeys no more of the clicks and is expected to fit worse."""
+    logits = prior.logits[None, None].to(xy.device)
+    before, now = (int(contradicted_clicks(mask, xy, labels)) for mask in (logits, decoded.logits))
+    if prior.score <= 0 or now < before or float(decoded.iou) >= prior.iou:
+        return decoded
+    pointer = prior.pointer[None].to(xy.device)
+    score, iou = (torch.tensor([[value]], device=xy.device) for value in (prior.score, prior.iou))
+    return Decoded(logits, pointer, score, iou)
 
 
 def _given_mask(obj: TrackedObject, frame: int) -> BoolArray | None:
