@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_surgsam2 import checkpoints
 from napari_surgsam2._napari import models
-from napari_surgsam2._napari.worker import TrackerChoice, sentence
+from napari_surgsam2._napari.worker import TrackerChoice, TrackerThread, sentence
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.prompts import Box, Mask, Point
 from napari_surgsam2.tracking import Tracker
@@ -421,6 +421,37 @@ def test_python_ends_as_it_should_while_it_is_tracking():
     done = subprocess.run([sys.executable, "-c", _ENDING], capture_output=True, text=True, timeout=120)
     assert done.stdout == "tracking\n", done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_a_new_click_does_not_wait_for_prompts_that_are_asked_for_again(qtbot, monkeypatch):
+    """As many are after a change of settings; but what was to be removed before it is removed before it."""
+    thread, held, done = TrackerThread(), threading.Event(), []
+    monkeypatch.setattr(thread, "_set_prompts", lambda frame, object_id, *_: done.append((frame, object_id)))
+    monkeypatch.setattr(thread, "_remove", lambda object_id: done.append(("removed", object_id)))
+
+    def put_in_order(*jobs):
+        held.clear()
+        thread._post("held", held.wait)
+        until(lambda: "held" not in thread._jobs)
+        for job in jobs:
+            job()
+        held.set()
+        until(lambda: not thread.is_busy)
+        order = done.copy()
+        done.clear()
+        return order
+
+    def again(frame):
+        return lambda: thread.set_prompts(frame, 1, [Point(frame, 5, 5)])
+
+    def clicked():
+        thread.set_prompts(9, 1, [Point(9, 5, 5)], step=3)
+
+    assert put_in_order(again(0), again(1), clicked, again(2)) == [(9, 1), (0, 1), (1, 1), (2, 1)]
+    removed = put_in_order(again(0), lambda: thread.remove_object(1), clicked)
+    assert removed == [(0, 1), ("removed", 1), (9, 1)]
+    thread.close()
+    thread.join(10)
 
 
 def test_masks_that_cannot_be_drawn_into_any_more_do_not_keep_the_video_from_being_opened(

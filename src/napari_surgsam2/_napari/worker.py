@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -181,7 +181,8 @@ class TrackerThread(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self._jobs: OrderedDict[object, tuple[Callable[[], None], bool, int]] = OrderedDict()
+        self._jobs: OrderedDict[Any, tuple[Callable[[], None], bool, int]] = OrderedDict()
+        self._asked_again: set[object] = set()  # keys of jobs that no step of the user's waits for
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._closing = False
@@ -221,6 +222,19 @@ class TrackerThread(QObject):
             lambda: self._set_prompts(frame, object_id, wanted, masks, step),
             between=True,
         )
+        self._let_pass(("prompts", frame, object_id), is_users=step is not None)
+
+    def _let_pass(self, key: object, is_users: bool) -> None:
+        """Let prompts that the user has just given go before those that are only asked for again."""
+        with self._changed:
+            if not is_users:
+                self._asked_again.add(key)
+                return
+            self._asked_again.discard(key)
+            others = [k for k in self._jobs if k not in ("open", "warm") and k[0] != "prompts"]
+            if not others:  # what is tracked, removed or forgotten comes after the prompts before it
+                for again in [k for k in self._jobs if k in self._asked_again]:
+                    self._jobs.move_to_end(again)
 
     def remove_object(self, object_id: int) -> None:
         """Forget an object."""
