@@ -101,8 +101,9 @@ class TrackingSettings(_Settings):
         Of the network's candidates for the mask of a prompted frame, take rather one that agrees with the
         clicks, as long as it is not expected to be much worse. An object with a positive click, or whose mask
         so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
-        contradicts all the same tell that it is not. A correction that obeys no more clicks than the mask so
-        far, and is expected to fit worse, leaves that mask. False is SAM 2, which looks at none of this.
+        contradicts all the same tell that it is not. Corrective clicks that lead to a mask which obeys no
+        more of them, and is expected to fit worse, leave the mask so far. False is SAM 2, which looks at none
+        of this.
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, and take the average of the masks, for
         three more encodings of that frame. Not where the object was tracked to the frame before it was

@@ -11,6 +11,7 @@ from napari_surgsam2 import PruningSettings, Tracker, TrackingSettings
 from napari_surgsam2.errors import PromptError, UsageError, VideoError
 from napari_surgsam2.network import Decoded
 from napari_surgsam2.prompts import Point
+from napari_surgsam2.tracking import FrameResult
 
 EXACT = {"rtol": 0, "atol": 1e-4}
 
@@ -609,31 +610,47 @@ def test_a_correction_before_the_first_prompt_counts_for_nothing_until_it_is_rea
     assert propagation.finished
 
 
-def test_a_click_that_the_network_cannot_follow_leaves_the_mask_as_it_is(
-    tracker: Tracker, monkeypatch
-) -> None:
-    """It neither obeys the click nor is expected to fit as well as what is there."""
+def place_in_video(result: FrameResult, index: int) -> tuple[float, float]:
+    """Return where in the video an entry of the first object's logits is."""
+    places = zip(np.unravel_index(index, result.logits[0].shape), result.logits[0].shape, strict=True)
+    y, x = (float((place + 0.5) / side) for place, side in places)
+    return y * result.video_shape[0], x * result.video_shape[1]
+
+
+@pytest.fixture
+def worse(tracker: Tracker, monkeypatch):
+    """Click; return mask logits that all decoding gives from then on, expected to fit worse."""
     click(tracker)
     before = tracker.predict(0)
-    made: list[Decoded] = []
+    assert (before.logits > 0).any()
+    decoded = Decoded(
+        torch.full((1, 1, *before.logits.shape[-2:]), -5.0),
+        torch.zeros(1, tracker.model.network.config.dim),
+        torch.tensor([[3.0]]),
+        torch.tensor([[float(before.ious[0]) / 2]]),
+    )
+    monkeypatch.setattr(tracker.model.network, "decode", lambda *_, **__: decoded)
+    return decoded.logits[0].numpy()
 
-    def worse(*_: object, **__: object) -> Decoded:
-        side = before.logits.shape[-1]
-        made.append(
-            Decoded(
-                torch.full((1, 1, side, side), -5.0),
-                torch.zeros(1, tracker.model.network.config.dim),
-                torch.tensor([[3.0]]),
-                torch.tensor([[float(before.ious[0]) / 2]]),
-            )
-        )
-        return made[-1]
 
-    monkeypatch.setattr(tracker.model.network, "decode", worse)
-    click(tracker, at=(40, 50))
+def test_a_click_that_cannot_be_followed_leaves_the_mask_as_it_is(tracker: Tracker, worse) -> None:
+    """The network neither obeys it nor expects to fit as well as what is there."""
+    before = tracker.result(0)
+    at = place_in_video(before, int(before.logits[0].argmin()))
+    click(tracker, at=at)
     after = tracker.predict(0)
 
-    assert made
     np.testing.assert_array_equal(after.logits, before.logits)
     assert after.ious == before.ious
-    assert [p.y for p in tracker.prompts] == [25, 40]  # the click stays, and counts with the next
+    assert (tracker.prompts[-1].y, tracker.prompts[-1].x) == at  # it stays, and counts with the next
+
+
+@pytest.mark.parametrize("kind", ["a box", "a click that the mask agrees with"])
+def test_other_prompts_make_the_mask_anew_whatever_is_expected(tracker: Tracker, worse, kind) -> None:
+    before = tracker.result(0)
+    if kind == "a box":
+        tracker.add_box(0, 1, (5, 5, 60, 70))
+    else:
+        click(tracker, at=place_in_video(before, int(before.logits[0].argmax())))
+
+    np.testing.assert_array_equal(tracker.predict(0).logits, worse)

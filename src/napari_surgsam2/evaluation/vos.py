@@ -233,7 +233,13 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
             record.begin()
             done = {s.name for s in sequences if _is_done(s, output, record)}
             say.loaded(model)
-        yield _segment(sequence, output, prompt, model, job, say, record)
+        with _lock_of(output, sequence.name):
+            record.refresh()
+            if _is_done(sequence, output, record):  # another process was faster
+                outcome = _there_already(sequence, output, record)
+            else:
+                outcome = _segment(sequence, output, prompt, model, job, say, record)
+        yield outcome
 
 
 def outdated_results(folder: Path) -> set[str]:
@@ -301,23 +307,7 @@ def _segment(
     say: VosReporting,
     record: _Record,
 ) -> VosOutcome:
-    """Segment a video, unless another process has done so meanwhile; none can while this one does."""
-    with _lock_of(output, sequence.name):
-        record.refresh()
-        if _is_done(sequence, output, record):
-            return _there_already(sequence, output, record)
-        return _segment_locked(sequence, output, prompt, model, job, say, record)
-
-
-def _segment_locked(
-    sequence: VosSequence,
-    output: Path,
-    prompt: PromptKind,
-    model: Model,
-    job: VosJob,
-    say: VosReporting,
-    record: _Record,
-) -> VosOutcome:
+    """Segment a video, which must be locked."""
     prompts, palette = first_prompts(sequence, prompt)
     target, work = output / sequence.name, output / f".{sequence.name}.{record.digest}.zarr"
     video = open_pictures(sequence.pictures, sequence.pictures[0].parent, sequence.name, None)

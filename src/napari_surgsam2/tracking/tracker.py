@@ -552,7 +552,7 @@ class Tracker:
             else:
                 image = network.without_memory(features)
                 decoded = network.decode(image, features, xy, labels, earlier, obey)
-            if obey and prior is not None and not prompts.mask_pending:
+            if obey and prior is not None and prompts.box is None and not prompts.mask_pending:
                 decoded = _unless_worse(decoded, prior, xy, labels)
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
@@ -621,10 +621,10 @@ class Tracker:
 
 
 def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:
-    """Return the mask so far, if a new one obeys no more of the clicks and is expected to fit worse."""
+    """Return the mask so far, if clicks that it contradicts led to none that obeys more or may fit better."""
     logits = prior.logits[None, None].to(xy.device)
     before, now = (int(contradicted_clicks(mask, xy, labels)) for mask in (logits, decoded.logits))
-    if prior.score <= 0 or now < before or float(decoded.iou) >= prior.iou:
+    if prior.score <= 0 or not before or now < before or float(decoded.iou) >= prior.iou:
         return decoded
     pointer = prior.pointer[None].to(xy.device)
     score, iou = (torch.tensor([[value]], device=xy.device) for value in (prior.score, prior.iou))
