@@ -5,6 +5,7 @@ import pytest
 
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.synthetic import SCENES, TRAINING_MIX, draw_frames, make_clip, make_scene
+from napari_surgsam2.synthetic.instruments import Instrument
 
 SIZE = (96, 128)
 
@@ -84,6 +85,38 @@ def test_instruments_that_work_together_touch_and_are_often_alike():
         touching += bool((both & (side[0] != side[1])).any())
     assert alike >= 6
     assert touching >= 4
+
+
+def test_the_light_of_a_cavity_falls_on_instruments_as_on_tissue():
+    """In the other scenes of keyhole surgery an instrument is as bright at the edge as in the middle."""
+    for seed in range(8):
+        lit, dark = (make_scene(seed, 1, (96, 128), "cavity") for _ in range(2))
+        assert lit.beam is not None
+        full, _ = lit.draw(0)
+        dark.beam = None
+        unlit, labels = dark.draw(0)
+        level = np.ones((96, 128, 3), np.float32)
+        lit.beam.fall_on(level, 0)
+        dim, bright = (labels > 0) & (level[..., 0] < 0.5), (labels > 0) & (level[..., 0] > 1.2)
+        if dim.sum() > 50:
+            assert full[dim].mean() < unlit[dim].mean()
+        if bright.sum() > 50:
+            assert full[bright].mean() > unlit[bright].mean()
+
+
+def test_an_instrument_that_stands_in_light_keeps_its_shape_and_changes_towards_the_camera():
+    changes = []
+    for seed in range(12):
+        plain, lit = (Instrument(np.random.default_rng(seed), SIZE, 1, 0.05) for _ in range(2))
+        lit.stand_in_light(np.random.default_rng(seed))
+        before, after = plain.draw(0), lit.draw(0)
+        if before is None or after is None:
+            assert before is after
+            continue
+        assert (before.alpha == after.alpha).all()
+        factors = after.color[before.inside].mean(-1) / np.maximum(before.color[before.inside].mean(-1), 1e-3)
+        changes.append(float(factors.max() / factors.min()))
+    assert np.mean(np.asarray(changes) > 1.3) > 0.5
 
 
 def test_nothing_is_labelled_where_the_frame_is_black():

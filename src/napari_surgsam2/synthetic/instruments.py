@@ -160,6 +160,7 @@ class Instrument:
         self._slot = rng.random() < 0.4
         self._ticks = rng.random() < 0.5
         self._window: Finish | None = None
+        self._brightness = (0.0, 0.0)
 
     def look_like(self, other: Instrument) -> None:
         """Take the kind and the looks of another instrument, at its own distance from the camera."""
@@ -199,6 +200,10 @@ class Instrument:
             through = rng.uniform(0.02, 0.6) * np.asarray((1, rng.uniform(0.2, 1), rng.uniform(0.1, 1)))
             self._window = _finish(rng, through, rng.uniform(0, 0.3), self._unit, rng.uniform(0, 0.5))
 
+    def stand_in_light(self, rng: np.random.Generator) -> None:
+        """Make it brighter or darker from its tip on, as what comes from beside the camera is."""
+        self._brightness = (rng.normal(0, 0.35), rng.choice((-1, 1), p=(0.6, 0.4)) * rng.uniform(0, 2.5))
+
     def relight(self, shine: float, shade: float) -> None:
         """Make the reflections of its metal brighter and its colours darker, by factors."""
         for part in ("_wrist", "_jaw"):
@@ -227,7 +232,19 @@ class Instrument:
                 parts, self._wrist, t, [wrist, joint], [self._radius * 0.95, self._radius * self._wrist_width]
             )
             self._add(parts, self._shaft, t, [base, wrist], [self._radius * 1.25, self._radius], blunt=True)
-        return merge(parts)
+        patch = merge(parts)
+        if patch is not None and self._brightness != (0.0, 0.0):
+            self._fade(patch, tip, direction)
+        return patch
+
+    def _fade(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> None:
+        """Brighten or darken a patch with how far its pixels are behind the tip."""
+        rows, columns = patch.alpha.shape
+        y = np.arange(patch.top, patch.top + rows, dtype=np.float32)[:, None] - tip[0]
+        x = np.arange(patch.left, patch.left + columns, dtype=np.float32)[None] - tip[1]
+        behind = np.clip(-(y * direction[0] + x * direction[1]) / self._unit, 0, 1.2)
+        near, change = self._brightness
+        patch.color *= np.clip(np.exp(near + change * behind), 0.06, 3)[..., None].astype(np.float32)
 
     def _straight(
         self, parts: list[Patch], t: int, base: FloatArray, tip: FloatArray, direction: FloatArray

@@ -47,6 +47,25 @@ class Light:
         return np.asarray(lit)
 
 
+class Beam:
+    """The light of an endoscope on all that is before it: bright where it points, dark far from there."""
+
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> None:
+        height, width = size
+        self._center = np.stack([wander(rng, frames, 0.25 * n, 0.75 * n, pace * 0.5) for n in size], axis=1)
+        self._fall = np.exp(rng.uniform(np.log(0.3), np.log(8))) / (np.hypot(height, width) / 2) ** 2
+        self._power = np.exp(rng.uniform(np.log(0.8), np.log(1.8)))
+        patchy = noise(rng, height, width, max(size) * rng.uniform(0.3, 0.8))
+        self._patches = np.exp(rng.uniform(0, 0.6) * patchy) * np.float32(self._power)
+
+    def fall_on(self, picture: FloatArray, t: int) -> None:
+        """Light a picture (Y, X, 3), at once, from frame `t`'s centre."""
+        height, width = picture.shape[:2]
+        dy = np.arange(height, dtype=np.float32)[:, None] - self._center[t, 0]
+        dx = np.arange(width, dtype=np.float32)[None] - self._center[t, 1]
+        picture *= (self._patches / (1 + np.float32(self._fall) * (dy * dy + dx * dx)))[..., None]
+
+
 class Smoke:
     """Smoke or mist that drifts."""
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from .instruments import Instrument
 from .noise import FloatArray, noise, resize, wander
-from .optics import Camera, Light, Smoke, UInt8Array, speckle
+from .optics import Beam, Camera, Light, Smoke, UInt8Array, speckle
 from .shapes import Patch, paint
-from .surfaces import Surface, picture, plain, soften, tissue
+from .surfaces import Surface, picture, plain, recede, soften, tissue
 from .things import Actor, Blob, cell, flap, gauze, needle_and_thread, organ, outline, thing
 from .view import View, surface_size
 
@@ -35,6 +35,8 @@ class Scene:
         The label of each actor; 0 for what only hides others.
     shadow : float
         How dark the shadows of actors are.
+    beam : Beam or None
+        What lights actors and surface alike, besides `light`.
     smoke : Smoke or None
         What lies over everything.
     grain : list of arrays
@@ -49,6 +51,7 @@ class Scene:
     actors: list[Actor] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)
     shadow: float = 0.0
+    beam: Beam | None = None
     smoke: Smoke | None = None
     grain: list[FloatArray] = field(default_factory=list)
 
@@ -75,6 +78,8 @@ class Scene:
                 self._cast(image, patch)
             paint(image, patch)
             labels[patch.slices][patch.inside] = label
+        if self.beam is not None:
+            self.beam.fall_on(image, t)
         if self.grain:
             grain = self.grain[t % len(self.grain)]
             image = image * grain[..., None]
@@ -152,6 +157,42 @@ def teamwork(rng: np.random.Generator, size: tuple[int, int], frames: int, pace:
         if isinstance(actor, Instrument):
             actor.relight(shine if glaring else 1.0, shade if dim else 1.0)
     if rng.random() < 0.3:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
+def cavity(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene of keyhole surgery as deep and dark as real ones: one light for tissue and instruments.
+
+    Instruments become bright or dark towards the camera, grasp with long jaws that have windows, and pass
+    behind tissue, so that they are seen in pieces.
+    """
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.7 else 0.1)
+    surface = tissue(rng, *surface_size(size), unit)
+    if rng.random() < 0.7:
+        surface = recede(rng, surface, unit)
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.7))
+    scene.beam = Beam(rng, size, frames, pace)
+    for _ in range(rng.choice(3, p=(0.4, 0.4, 0.2))):
+        scene.add(organ(rng, size, view, pace))
+    first: Instrument | None = None
+    for _ in range(rng.choice((1, 2, 3, 4), p=(0.15, 0.4, 0.35, 0.1))):
+        one = Instrument(rng, size, frames, pace)
+        one.vary(rng)
+        if first is None:
+            first = one
+        elif rng.random() < 0.35:
+            one.look_like(first)
+        if rng.random() < 0.75:
+            one.stand_in_light(rng)
+        scene.add(one)
+        if rng.random() < 0.15:
+            scene.add(organ(rng, size, view, pace))
+    if rng.random() < 0.3:
+        scene.add(flap(rng, size, frames, pace), label=False)
+    if rng.random() < 0.35:
         scene.smoke = Smoke(rng, size, frames, pace)
     return scene
 
@@ -247,4 +288,5 @@ SCENES: dict[str, Maker] = {
     "microscopy": microscopy,
     "ultrasound": ultrasound,
     "teamwork": teamwork,
+    "cavity": cavity,
 }

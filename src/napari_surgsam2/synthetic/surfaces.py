@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -98,6 +98,15 @@ def tissue(rng: np.random.Generator, height: int, width: int, unit: float) -> Su
         albedo += pool * 0.9 * (np.asarray((0.38, 0.02, 0.03), np.float32) - albedo)
     relief *= rng.uniform(0.2, 1)  # much tissue is smooth
     return _surface(np.clip(albedo * tint.astype(np.float32), 0.01, 1), relief, rng.uniform(0.3, 1.0))
+
+
+def recede(rng: np.random.Generator, surface: Surface, unit: float) -> Surface:
+    """Let parts of a surface lie so far away that little light reaches them."""
+    height, width = surface.albedo.shape[:2]
+    far = noise(rng, height, width, unit * rng.uniform(0.4, 1.2), 2)
+    dark = np.exp(-rng.uniform(0.5, 4) * smoothstep(far, rng.uniform(-0.8, 0.3), 1.0))
+    gloss = surface.gloss * rng.uniform(0.3, 1)
+    return replace(surface, albedo=surface.albedo * dark[..., None], gloss=gloss)
 
 
 def picture(rng: np.random.Generator, height: int, width: int, unit: float) -> Surface:
