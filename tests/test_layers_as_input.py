@@ -73,6 +73,7 @@ def test_of_several_scales_the_largest_is_taken() -> None:
         (np.uint8, False, (10, 20), (10, 20)),
         (np.uint8, False, (0, 255), None),
         (np.uint8, True, (10, 20), None),
+        (np.uint16, True, (10, 20), (0, 65535)),
         (np.bool_, False, (0, 1), None),
     ],
 )

@@ -349,6 +349,27 @@ def test_a_given_mask_comes_back_as_it_is_and_is_tracked(tracker: Tracker) -> No
     assert seen[1].object_ids.tolist() == [5]
 
 
+@pytest.mark.parametrize("thick", [1, 3, 8, 20])
+def test_however_thin_a_given_mask_is_it_is_remembered(model, thick: int) -> None:
+    """A thread in a large picture is less than half a pixel wide in what the network sees."""
+    for left in range(300, 311, 2):
+        tracker = Tracker(model, np.zeros((1, 480, 640, 3), np.uint8))
+        mask = np.zeros((480, 640), bool)
+        mask[100:200, left : left + thick] = True
+        tracker.add_mask(0, 1, mask)
+
+        result = tracker.predict(0)
+
+        assert result.scores[0] > 0.99
+        remembered = result.logits[0] > 0
+        assert remembered.any()
+        rows, columns = np.nonzero(remembered)
+        scale = np.array(mask.shape) / remembered.shape
+        assert abs((rows.mean() + 0.5) * scale[0] - 150) < 2 * scale[0]
+        assert abs((columns.mean() + 0.5) * scale[1] - left - thick / 2) < 2 * scale[1]
+        tracker.close()
+
+
 def test_clicks_after_a_mask_refine_it_and_a_mask_replaces_clicks(tracker: Tracker) -> None:
     mask = np.zeros((72, 96), bool)
     mask[20:41, 13:30] = True

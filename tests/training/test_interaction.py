@@ -69,6 +69,8 @@ def test_a_mask_is_corrected_in_the_middle_of_its_largest_mistake():
     assert x in (20, 21)
     both = too_small | mask((0, 40, 47, 43))[0].numpy()  # larger by its area, but thin
     assert correcting_position(both, wanted) == correcting_position(too_small, wanted)
+    alike = mask((10, 10, 20, 20))[0].numpy(), mask((10, 12, 20, 22))[0].numpy()  # as deep on both sides
+    assert not correcting_position(*alike)[1]
     with pytest.raises(ValueError, match="nothing is wrong"):
         correcting_position(wanted, wanted)
 

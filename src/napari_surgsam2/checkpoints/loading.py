@@ -118,6 +118,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
         isinstance(error, torch.OutOfMemoryError)
         or "out of memory" in text
         or "can't allocate memory" in text
+        or "ALLOC_FAILED" in text  # of cuBLAS and cuDNN
     )
 
 

@@ -262,6 +262,10 @@ class Sam2Network(nn.Module):
         )
         decoded = self.choose(masks)
         present = mask.flatten(1).any(dim=1, keepdim=True)
+        top = logits.amax((-2, -1), keepdim=True)
+        # A mask so thin that none of it would be left is cut at half of its highest value.
+        thin = present[..., None, None] & (top <= 0)
+        logits = torch.where(thin, logits - (top + _MASK_BIAS) / 2, logits)
         pointer = torch.where(present, decoded.pointer, self.no_obj_ptr)
         score = torch.where(present, _MASK_SCALE + _MASK_BIAS, _MASK_BIAS)
         return Decoded(logits, pointer, score, torch.ones_like(score))

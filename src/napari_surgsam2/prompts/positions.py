@@ -46,7 +46,7 @@ def correcting_position(mask: BoolArray, wanted: BoolArray) -> tuple[tuple[int, 
     (missed, depth_missed), (extra, depth_extra) = _deepest(wanted & ~mask), _deepest(mask & ~wanted)
     if not depth_missed and not depth_extra:
         raise ValueError("nothing is wrong with the mask")
-    return (missed, True) if depth_missed >= depth_extra else (extra, False)
+    return (missed, True) if depth_missed > depth_extra else (extra, False)
 
 
 def _deepest(mask: BoolArray) -> tuple[tuple[int, int], float]:

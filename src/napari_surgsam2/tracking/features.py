@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +15,7 @@ from napari_surgsam2.network import ConvNetConfig, FrameFeatures
 from napari_surgsam2.prompts import BoolArray
 from napari_surgsam2.video import Video, resize_frame
 
-from .mirroring import MIRRORINGS, View
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads of the CPU in this one; None for as many as it does."""
-    before = torch.get_num_threads()
-    if count in (None, before):
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+from .views import LOOKS, View
 
 
 class FeatureCache:
@@ -123,15 +107,12 @@ class FrameEncoder:
         return self._model.network.encode_image(image[None].to(self._model.device))
 
     def views(self, frame: int) -> list[View]:
-        """Return the features of a frame as it is and mirrored."""
+        """Return the features of a frame as it is, and in the other ways of looking at it."""
         if self._views is None or self._views[0] != frame:
             self._views = None  # let go before taking more
             image = self.image(self._video.frame(frame))
             plain = View((), self.features(frame, image))
-            pictures = [image.movedim(-1, 0).flip(axes).movedim(0, -1) for axes in MIRRORINGS[1:]]
-            seen = [self.encode(picture) for picture in pictures]
-            mirrored = [View(*pair) for pair in zip(MIRRORINGS[1:], seen, strict=True)]
-            self._views = (frame, [plain, *mirrored])
+            self._views = (frame, [plain, *(View(look.axes, self.encode(look(image))) for look in LOOKS[1:])])
         return self._views[1]
 
     def clear(self) -> None:
@@ -149,4 +130,6 @@ class FrameEncoder:
         tensor = torch.from_numpy(mask)[None, None].float()
         if tensor.shape[-2:] != side:
             tensor = F.interpolate(tensor, side, mode="bilinear", antialias=True)
-        return (tensor >= 0.5).to(self._model.device)
+        top = float(tensor.max())
+        # What is too thin to fill half a pixel anywhere is not lost.
+        return (tensor >= (top / 2 if 0 < top < 0.5 else 0.5)).to(self._model.device)

@@ -287,6 +287,8 @@ def _open_reduced(path: Path | None) -> sqlite3.Connection:
             "logits BLOB, pointer BLOB, score REAL, reverse INTEGER, iou REAL, "
             "PRIMARY KEY (object_id, frame)) WITHOUT ROWID"
         )
+        # Every frame of a pass asks for frames to forget, however many are kept.
+        database.execute("CREATE INDEX IF NOT EXISTS frames ON memories (frame)")
     except sqlite3.Error:
         database.close()
         raise

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,8 +16,8 @@ from napari_surgsam2.errors import PromptError, UsageError
 from napari_surgsam2.network import FrameFeatures
 from napari_surgsam2.video import read_ahead
 
-from .features import torch_threads
 from .result import FrameResult
+from .threads import all_threads, torch_threads
 
 if TYPE_CHECKING:
     from .objects import TrackedObject
@@ -301,7 +300,7 @@ class _Pass:
                 objects = self._chosen()
                 tracker._settle_prompts(objects)
                 reached = [obj for obj in objects if self._takes_part(obj, frame, reverse)]
-                with torch_threads(ahead.threads):
+                with torch_threads(ahead.threads(frame)):
                     use = tracker._step(frame, reverse, reached, ahead.take(frame))
                 self._next = frame + frames.step
                 yield tracker._result(frame, self._chosen(), use)
@@ -327,11 +326,6 @@ class _FramesAhead:
 
     Where the image encoder takes about as long as all the rest, and both run on a CPU, they are encoded in
     that thread too: each on its share of the cores does more than one after the other on all of them.
-
-    Attributes
-    ----------
-    threads : int or None
-        How many of torch's threads are left for the rest; None for all.
     """
 
     def __init__(self, tracker: Tracker, frames: range, objects: int) -> None:
@@ -339,14 +333,18 @@ class _FramesAhead:
         self._step = frames.step
         self._video = tracker.video.reopen()
         wanted = (frame for frame in frames if frame not in cache)
-        ahead, threads = tracker.settings.read_ahead, torch.get_num_threads()
-        self.threads: int | None = None
+        ahead, threads = tracker.settings.read_ahead, all_threads()
+        self._left: int | None = None
         make: Callable[[NDArray[np.uint8]], Tensor | FrameFeatures] = tracker._frames.image
         if ahead and threads > 1 and objects <= _MOST_OBJECTS and tracker._frames.is_fast_on_cpu:
-            self.threads = threads - threads // 2
+            self._left = threads - threads // 2
             make = partial(tracker._encode_on, threads // 2)
         self._items = read_ahead(self._video, wanted, make, ahead)
         self._next: tuple[int, Tensor | FrameFeatures] | None = None
+
+    def threads(self, frame: int) -> int | None:
+        """Return how many of torch's threads are left for the rest of a frame; None for all."""
+        return None if frame in self._cache else self._left
 
     def take(self, frame: int) -> Tensor | FrameFeatures | None:
         """Return the resized frame, (S, S, 3) uint8, or its features; None where it was not read ahead.

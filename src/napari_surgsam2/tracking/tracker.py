@@ -21,14 +21,15 @@ from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_p
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.video import Video, open_video
 
-from .features import FrameEncoder, torch_threads
+from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
-from .mirroring import decode_views
 from .objects import FramePrompts, TrackedObject, Visit
 from .propagation import Direction, NeededFrames, Propagation
 from .pruning import EfficientFramePruning, PruningStrategy
 from .recall import MemoryRecall, Recalled
 from .result import FrameResult, MemoryUse
+from .threads import torch_threads
+from .views import decode_views
 
 
 class Tracker:
@@ -604,7 +605,7 @@ class Tracker:
 
     @property
     def mirrors(self) -> bool:
-        """Whether prompted frames are looked at mirrored as well."""
+        """Whether prompted frames are looked at mirrored and brightened as well."""
         wanted = self.settings.mirrored
         small = isinstance(self.model.network.config.trunk, ConvNetConfig)
         return small if wanted == "auto" else wanted
@@ -614,10 +615,16 @@ class Tracker:
         """The network's arithmetic: torch.float32 or torch.bfloat16."""
         wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
         if wanted == "auto":
-            cuda = self.model.device.type == "cuda"
-            fast = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-            wanted = "bfloat16" if fast else "float32"
+            wanted = "bfloat16" if _has_bfloat16(self.model.device) else "float32"
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether a device is of CUDA and reckons in bfloat16 itself; torch tells it of the current one only."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:

@@ -76,12 +76,14 @@ def layer_axes(layer: ImageLayer) -> str:
 def layer_limits(layer: ImageLayer) -> Limits | None:
     """Return the values that a layer shows as black and white: what the network sees is what the user sees.
 
-    None where pixels are taken as they are: booleans, colours in whole numbers, and gray of 8 bits whose
-    limits are as wide as can be.
+    None where pixels are taken as they are: booleans, and whole numbers of 8 bits in colours or with limits
+    that are as wide as can be.
     """
     dtype = np.dtype(full_data(layer).dtype)
-    if layer.rgb:
-        return (0.0, 1.0) if dtype.kind == "f" else None
+    if layer.rgb:  # napari shows colours by their full range
+        if dtype.kind == "f":
+            return 0.0, 1.0
+        return (0.0, float(np.iinfo(dtype).max)) if dtype.kind == "u" and dtype.itemsize > 1 else None
     limits = getattr(layer, "contrast_limits", None)
     if limits is None or dtype.kind == "b":
         return None

@@ -1,4 +1,4 @@
-"""Looking at a frame mirrored as well: what several views of it agree on is more often right."""
+"""Looking at a frame mirrored and brightened as well: what several views agree on is more often right."""
 
 from __future__ import annotations
 
@@ -21,17 +21,44 @@ from napari_surgsam2.network import (
 
 from .memory import LOGIT_RANGE
 
-MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes that are turned
 _SHARPNESS = 10.0  # how much more a view counts whose mask is predicted to fit better
 
 
-class View(NamedTuple):
+class Look(NamedTuple):
     """One way of looking at a frame.
 
     Attributes
     ----------
     axes : tuple of int
         The axes that are turned round, of images (..., Y, X).
+    gamma : float
+        The power that values from 0 to 1 are taken to; less than 1 brightens what is dark.
+    """
+
+    axes: tuple[int, ...]
+    gamma: float = 1.0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return an image, (Y, X, 3) uint8, as it is seen so."""
+        if self.axes:
+            image = image.movedim(-1, 0).flip(self.axes).movedim(0, -1)
+        if self.gamma != 1:
+            curve = (torch.arange(256) / 255) ** self.gamma * 255
+            image = curve.round().to(torch.uint8)[image.long()]
+        return image
+
+
+# In endoscopes' pictures things far from the light are all but black, and brightened they are found.
+LOOKS = (Look(()), Look((-1,)), Look((-2,), 0.35), Look((-2, -1), 0.35))
+
+
+class View(NamedTuple):
+    """What is seen of a frame in one way of looking at it.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        The axes that are turned round.
     features : FrameFeatures
         Of the frame as it is seen so.
     """

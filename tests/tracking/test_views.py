@@ -1,4 +1,4 @@
-"""Prompted frames are looked at mirrored as well."""
+"""Prompted frames are looked at mirrored and brightened as well."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ from napari_surgsam2.network import (
 )
 from napari_surgsam2.prompts import central_position
 from napari_surgsam2.synthetic import make_clip
-from napari_surgsam2.tracking.mirroring import MIRRORINGS, View, _mirrored_points, decode_views
+from napari_surgsam2.tracking import features
+from napari_surgsam2.tracking.views import LOOKS, Look, View, _mirrored_points, decode_views
 
 SIZE = 320  # as large as the network sees it
 
@@ -34,7 +35,14 @@ def picture():
     return clip.video, clip.labels[0] == ids[1:][counts[1:].argmax()]
 
 
-@pytest.mark.parametrize("axes", MIRRORINGS[1:], ids=["left-right", "upside down", "both"])
+@pytest.fixture
+def mirrors_alone(monkeypatch):
+    """All looks, none of them brightened."""
+    monkeypatch.setattr(features, "LOOKS", [look._replace(gamma=1.0) for look in LOOKS])
+
+
+@pytest.mark.usefixtures("mirrors_alone")
+@pytest.mark.parametrize("axes", [look.axes for look in LOOKS[1:]], ids=["left-right", "upside down", "both"])
 @pytest.mark.parametrize("kind", ["click", "box", "clicks on a mask"])
 def test_a_mirrored_frame_gives_the_mirrored_mask(nano, picture, kind, axes):
     """Whatever of the four ways it is shown, so that the average of all is the same."""
@@ -60,6 +68,22 @@ def test_a_mirrored_frame_gives_the_mirrored_mask(nano, picture, kind, axes):
         tracker.close()
     assert (found[0] > 0).any()
     np.testing.assert_allclose(found[1], found[0], atol=0.02)
+
+
+def test_the_frame_as_it_is_comes_first():
+    picture = torch.randint(256, (4, 6, 3), dtype=torch.uint8)
+    assert LOOKS[0](picture) is picture
+
+
+def test_a_look_turns_a_picture_and_brightens_what_is_dark():
+    picture = torch.randint(256, (4, 6, 3), dtype=torch.uint8)
+    np.testing.assert_array_equal(Look((-1,))(picture), picture.numpy()[:, ::-1])
+    np.testing.assert_array_equal(Look((-2, -1))(picture), picture.numpy()[::-1, ::-1])
+    levels = torch.arange(256, dtype=torch.uint8)[None, :, None].expand(1, 256, 3)
+    brighter = Look((), 0.35)(levels)[0, :, 0].int()
+    assert brighter[[0, 255]].tolist() == [0, 255]
+    assert (brighter.diff() >= 0).all()
+    assert brighter[6] == round((6 / 255) ** 0.35 * 255) == 69
 
 
 def test_without_mirrors_it_does_not(nano, picture):
@@ -105,7 +129,7 @@ class Seeing:
 
 
 def average(*seen, labels=POSITIVE, obey=True):
-    network, views = Seeing(*seen), [View(axes, None) for axes in MIRRORINGS]
+    network, views = Seeing(*seen), [View(look.axes, None) for look in LOOKS]
     return decode_views(
         network, views, torch.full((1, 1, 2), 128.0), torch.tensor([[labels]]), None, SIZE, obey
     )
@@ -134,7 +158,7 @@ positions = st.tuples(st.floats(0, SIZE - 1, width=32), st.floats(0, SIZE - 1, w
 @given(
     st.lists(positions, min_size=1, max_size=3),
     st.tuples(positions, positions),
-    st.sampled_from(MIRRORINGS[1:]),
+    st.sampled_from([look.axes for look in LOOKS[1:]]),
 )
 @settings(max_examples=50, deadline=None)
 def test_mirrored_points_come_back_and_corners_stay_corners(points, corners, axes):
