@@ -123,7 +123,38 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     cuda = torch.device("cuda")
-    assert Team(3, 4, local_rank=1).place(cuda) == torch.device("cuda", 1)
-    assert Team().place(cuda) == cuda
+    assert Team(3, 4, local_rank=1).place(cuda, "auto") == torch.device("cuda", 1)
+    assert Team().place(cuda, "cuda") == cuda
     with pytest.raises(UsageError, match="2 GPUs"):
-        Team(2, 3, local_rank=2).place(cuda)
+        Team(2, 3, local_rank=2).place(cuda, "cuda")
+
+
+def test_on_apple_machines_several_processes_train_on_the_cpu():
+    mps = torch.device("mps")
+    assert Team().place(mps, "auto") == mps
+    assert Team(0, 2).place(mps, "auto") == torch.device("cpu")
+    with pytest.raises(UsageError, match=r"device is 'mps', .*; with several it must be 'cpu' or 'cuda'"):
+        Team(0, 2).place(mps, "mps")
+
+
+class TeamWithAnother(Team):
+    """The first of two processes, of which the other one has a gradient of 1 for some of the parameters."""
+
+    def __init__(self, having):
+        super().__init__(0, 2)
+        self.having = having
+
+    def sum_(self, tensors):
+        (tensor,) = tensors
+        tensor.add_(torch.tensor(self.having))
+
+
+def test_parameters_without_a_gradient_anywhere_are_left_alone(tmp_path):
+    run = TrainingRun(settings(tmp_path / "run"))
+    here, there, nowhere = list(run.network.parameters())[:3]
+    here.grad = torch.ones_like(here)
+    run._team = TeamWithAnother([0.0, 1.0, 0.0])
+    shared = run._gradients([here, there, nowhere])
+    assert [g is p.grad for g, p in zip(shared, (here, there), strict=True)] == [True, True]
+    assert not there.grad.any()  # to be summed with the other's
+    assert nowhere.grad is None  # or its weights would decay

@@ -318,8 +318,12 @@ def test_a_run_goes_on_over_a_validation_to_the_same_weights(finished, tmp_path)
     whole, _ = finished
     config = settings(tmp_path / "run", validation=VIDEOS, run={"validate_every": 3})
     for report in TrainingRun(config).steps():
-        if report.step == 3:  # validated, and not in the last checkpoint
+        if report.step == 2:
+            earlier = (tmp_path / "run" / TrainingRun.CHECKPOINT).read_bytes()
+        if report.step == 3:
             break
+    assert TrainingRun(config).step == 3  # saved before it was validated
+    (tmp_path / "run" / TrainingRun.CHECKPOINT).write_bytes(earlier)  # as where that was lost
     resumed = TrainingRun(config)
     assert resumed.step == 2
     list(resumed.steps())

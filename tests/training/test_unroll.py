@@ -113,9 +113,9 @@ def test_every_kind_of_prompt_gives_losses_and_gradients(clip, kind):
     total = sum(unrolled.sums())
     assert torch.isfinite(total)
     total.backward()
-    without = {n for n, p in network.named_parameters() if p.grad is None}
-    used = {"memory_attention", "memory_encoder", "image_encoder", "sam_mask_decoder"}
-    assert not {n.split(".")[0] for n in without} >= used
+    for part in ("memory_attention", "memory_encoder", "image_encoder", "sam_mask_decoder"):
+        gradients = [p.grad for p in getattr(network, part).parameters() if p.grad is not None]
+        assert any(g.any() for g in gradients), part
     assert network.memory_attention.layers[0].cross_attn_image.k_proj.weight.grad.abs().sum() > 0
     assert len(unrolled.ious(Batch.of([short], torch.device("cpu")))) == 3
 

@@ -15,7 +15,7 @@ from .console import InterruptedRunError, error_console, interruption_says, step
 from .progress import interruptible
 
 if TYPE_CHECKING:
-    from napari_surgsam2.training.run import StepReport
+    from napari_surgsam2.training import StepReport
 
 _EXAMPLES = files("napari_surgsam2").joinpath("training/examples")  # naming training would start torch
 

@@ -49,16 +49,26 @@ class Team:
         """Whether this process is the one that writes, validates and reports."""
         return self.rank == 0
 
-    def place(self, device: torch.device) -> torch.device:
+    def place(self, device: torch.device, wanted: str) -> torch.device:
         """Return the device of this process, where the run is to be on `device`.
+
+        `wanted` is what the settings say; with "auto" several processes take the CPU of a computer with a GPU
+        of Apple's, by which they cannot exchange what they learn.
 
         Raises
         ------
         UsageError
-            If there are fewer GPUs than processes.
+            If there are fewer GPUs than processes, or they are to be on one of Apple's.
         """
-        if self.count == 1 or device.type != "cuda":
+        if self.count == 1 or device.type == "cpu":
             return device
+        if device.type != "cuda":
+            if wanted == "auto":
+                return torch.device("cpu")
+            raise UsageError(
+                f"[run] device is '{wanted}', which only one process can train on; with several it must be "
+                "'cpu' or 'cuda'. Set device = 'cpu', or start it without torchrun."
+            )
         if self.local_rank >= torch.cuda.device_count():
             raise UsageError(
                 f"This is process {self.local_rank + 1} on a computer with {torch.cuda.device_count()} GPUs; "
