@@ -476,6 +476,74 @@ def test_every_plane_has_what_was_kept_of_it(open_widget, surgery, tmp_path):
     assert again.session.all_prompts == [Point(0, 50, 50, 1), Point(0, 60, 60, 2)]
 
 
+def kept_in(tmp_path):
+    """Return the prompts of every file in the cache folder, those that were put aside among them."""
+    files = (tmp_path / "cache" / "autosave").iterdir()
+    return [load_project(f).prompts for f in sorted(files, key=lambda f: f.name.partition(".")[0])]
+
+
+def channels_of(frames):
+    """Return a viewer with two layers of one folder, as two channels of a file are."""
+    viewer = ViewerModel()
+    for _ in range(2):
+        viewer.open(str(frames), plugin="napari-surgsam2")
+    return viewer
+
+
+def choose(widget, layer):
+    """Choose a layer as the video, by its place in the viewer."""
+    widget.controls.video.value = widget.viewer.layers[layer]
+    widget.wait()
+
+
+def say(widget, *prompts):
+    widget.add_prompts(prompts)
+    widget.wait()
+    widget.keeper.flush()
+
+
+def test_layers_of_one_file_are_kept_apart(open_widget, frames, tmp_path):
+    said = [(Point(0, 30, 30, 1),), (Point(1, 50, 50, 1), Point(1, 60, 60, 2))]
+    widget = open_widget(channels_of(frames))
+    for layer in (1, 0):
+        choose(widget, layer)
+        say(widget, *said[layer])
+    widget.shut_down()
+    assert kept_in(tmp_path) == said
+
+    again = open_widget(channels_of(frames))
+    for layer in (0, 1):
+        choose(again, layer)
+        press(again.controls.restore)
+        again.wait()
+        assert tuple(again.session.all_prompts) == said[layer]
+    again.shut_down()
+    assert kept_in(tmp_path) == said
+
+
+def test_what_layers_of_one_file_shared_once_is_offered_to_each(open_widget, frames, tmp_path):
+    old, new = Point(0, 30, 30, 1), Point(1, 50, 50, 1)
+    widget = from_folder(open_widget, frames)
+    say(widget, old)
+    widget.shut_down()
+
+    again = open_widget(channels_of(frames))
+    choose(again, 1)
+    press(again.controls.restore)
+    say(again, new)
+    again.shut_down()
+    assert kept_in(tmp_path) == [(old,), (old, new)]
+
+
+def test_two_viewers_on_one_file_lose_nothing_of_each_other(open_widget, frames, tmp_path):
+    one, other = (from_folder(open_widget, frames) for _ in range(2))
+    said = []
+    for t, widget in enumerate((one, other, one)):
+        said.append(Point(t, 30, 30, 1))
+        say(widget, said[-1])
+    assert set().union(*kept_in(tmp_path)) == set(said)
+
+
 def test_nothing_is_kept_of_an_array(widget, tmp_path):
     widget.keeper.flush()
     assert not (tmp_path / "cache" / "autosave").exists()

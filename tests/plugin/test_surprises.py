@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from napari_surgsam2._napari import saving
+from napari_surgsam2._napari import autosaves
 from napari_surgsam2.prompts import Box, Mask, Point
 
 from .conftest import click_on, true_objects, until
@@ -188,7 +188,7 @@ def test_one_stray_click_does_not_replace_what_an_earlier_session_kept(
         widget.session.add_prompts(prompts)
         widget.wait(60)
         widget.keeper.autosave(now=True)
-        kept = saving.autosave_path(widget.session.image, widget.session.stack)
+        kept = autosaves.autosave_path(widget.session)
         widget.shut_down()
         return kept
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
@@ -16,12 +17,14 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 from napari_surgsam2.errors import SurgSam2Error
 from napari_surgsam2.project import PROJECT_SUFFIX
 
-from . import saving
+from . import autosaves, saving
 from .session import Session
 from .timers import single_shot
 from .worker import sentence
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
     from napari_surgsam2.project import Project
 
     from .stacks import LayerStack
@@ -32,6 +35,17 @@ _SUFFIXES = {"TIFF": (".tif", ".tiff"), "zarr": (".zarr",), "COCO": (".json",)}
 _SUGGESTED = ".tif"
 _KNOWN_SUFFIXES = (".tif", ".tiff", ".zarr", ".json")
 _PROJECT_FILTER = f"Project (*{PROJECT_SUFFIX})"
+
+
+class _Kept(NamedTuple):
+    """Where the project of a plane of an image is kept."""
+
+    path: Path | None = None  # where the user saved it; None where only the cache folder has it
+    written: Project | None = None  # what the file says, if it was written or read for this session
+    stamp: object = None  # of the file then
+
+
+_left: WeakKeyDictionary[Image, dict[object, _Kept]] = WeakKeyDictionary()  # by image and plane
 
 
 class Keeper:
@@ -50,16 +64,20 @@ class Keeper:
     def __init__(
         self, parent: QWidget, session: Callable[[], Session | None], tell: Callable[[str], object]
     ) -> None:
-        self.project_path: Path | None = None
-        self._written: Project | None = None  # what the file says, if it was written or read for this session
-        self._plane: object = None  # of the image, that the project is of
-        self._elsewhere: dict[object, tuple[Path | None, Project | None]] = {}  # of other planes
+        self._here = _Kept()
+        self._plane: object = None  # of the image, that it is of
+        self._elsewhere: dict[object, _Kept] = {}  # of other planes
         self._parent = parent
         self._session = session
         self._tell = tell
         self._working = 0
         self._told: tuple[Path, str] | None = None  # where it could not be kept, and why
         self._timer = single_shot(_AUTOSAVE, self.autosave)
+
+    @property
+    def project_path(self) -> Path | None:
+        """Where the user saved the project of the plane in view; None if nowhere."""
+        return self._here.path
 
     @property
     def is_busy(self) -> bool:
@@ -177,49 +195,57 @@ class Keeper:
             return
         self._turn_to(session.stack)
         try:
-            self._write(saving.project_of(session), target)
+            written = self._write(saving.project_of(session), target)
         except (SurgSam2Error, OSError) as error:
             self._tell(str(error))
         else:
-            self.project_path = target
+            self._here = _Kept(target, written, _stamp(target))
             session.replaces_lost = False
             self._timer.stop()
 
-    def _write(self, project: Project, path: Path) -> None:
+    def _write(self, project: Project, path: Path) -> Project:
+        """Write a project with what nothing here changes, and return it."""
         from napari_surgsam2.project import save_project
 
-        if self._written is not None:  # what nothing here changes
-            project = dataclasses.replace(
-                project, direction=self._written.direction, frames=self._written.frames
-            )
+        if (known := self._here.written) is not None:
+            project = dataclasses.replace(project, direction=known.direction, frames=known.frames)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_project(path, project)
-        self._written = project
+        return project
 
-    def begin(self, stack: LayerStack) -> None:
-        """Begin with another video, which has no project file yet."""
-        self.project_path = self._written = None
-        self._plane = stack.plane
-        self._elsewhere.clear()
+    def begin(self, session: Session) -> None:
+        """Begin with another video, and with the projects that it had when it was left.
+
+        That of the plane in view is not gone on with if its prompts are gone, as their layers may be.
+        """
+        self._plane = session.stack.plane
+        self._elsewhere = dict(_left.pop(session.image, {}))
+        here = self._elsewhere.pop(self._plane, _Kept())
+        is_there = here.written is None or not here.written.prompts or session.has_prompts
+        self._here = here if is_there else _Kept()
+
+    def leave(self, session: Session) -> None:
+        """Leave the project files of a video for when it is begun with again."""
+        kept = {**self._elsewhere, self._plane: self._here}
+        # Without the stamp, a file is looked into before it is written the next time.
+        _left[session.image] = {
+            plane: project._replace(stamp=None) for plane, project in kept.items() if project.path is not None
+        }
 
     def _turn_to(self, stack: LayerStack) -> None:
         """Go on with the project of the part of the image in view; that of another one is kept for later."""
         if stack.plane == self._plane:
             return
-        self._elsewhere[self._plane] = self.project_path, self._written
+        self._elsewhere[self._plane] = self._here
         self._plane = stack.plane
-        self.project_path, self._written = self._elsewhere.get(stack.plane, (None, None))
+        self._here = self._elsewhere.pop(stack.plane, _Kept())
 
     def opened(self, path: Path, project: Project) -> None:
         """Keep a project that was opened where it is, once it is changed."""
         session = self._session()
         if session is not None:
             self._turn_to(session.stack)
-        self.project_path, self._written = path, project
-
-    def restored(self, project: Project) -> None:
-        """Note that what an earlier session left is here again."""
-        self._written = project
+        self._here = _Kept(path, project, _stamp(path))
 
     def ask_project(self) -> str:
         """Ask which project to open; empty if none."""
@@ -242,15 +268,15 @@ class Keeper:
             self.autosave_soon()  # rather than have the window wait for that
             return
         self._turn_to(session.stack)
-        path = self.project_path or saving.autosave_path(session.image, session.stack)
+        path = self.project_path or autosaves.autosave_path(session)
         if path is None:
             return
         try:
             project = saving.project_of(session)
             if self._is_news(project):
-                if session.replaces_lost or (self._written is None and self.project_path is None):
+                if session.replaces_lost or self._here.stamp != _stamp(path):
                     self._put_aside(path, project)
-                self._write(project, path)
+                self._here = _Kept(self.project_path, self._write(project, path), _stamp(path))
                 session.replaces_lost = False
                 self._told = None
         except (SurgSam2Error, OSError) as error:
@@ -259,16 +285,16 @@ class Keeper:
                 self._tell(f"The prompts could not be kept: {error}")
 
     def _put_aside(self, path: Path, project: Project) -> None:
-        """Keep what an earlier session left and nobody has restored, or what was lost with its layer."""
+        """Keep what an earlier or another session left in a file, or what was lost with its layer."""
         if not path.exists() or not saving.has_more(path, project):
             return
-        aside = path.with_name(f"{datetime.now():%Y-%m-%d-%H%M%S}-{path.name}")
+        aside = path.with_name(f"{datetime.now():%Y-%m-%d-%H%M%S-%f}-{path.name}")
         path.replace(aside)
         show_info(f"What was kept of this video before is in {aside}; Open project... opens it.")
 
     def _is_news(self, project: Project) -> bool:
         """Whether the file does not say it yet; what an earlier session left is not replaced by nothing."""
-        known = self._written
+        known = self._here.written
         if known is None:
             return bool(project.prompts or project.names)
         as_there = dataclasses.replace(
@@ -287,13 +313,13 @@ class Keeper:
         session = self._session()
         if session is None or session.has_prompts:
             return None
-        return saving.found_autosave(session)
+        return autosaves.found_autosave(session)
 
     def _suggested(self, ending: str) -> str:
         session = self._session()
         if session is None:
             return ending
-        source = saving.source_path(session.image)
+        source = autosaves.source_path(session.image)
         folder, stem = (Path.cwd(), session.image.name) if source is None else (source.parent, source.stem)
         return os.fspath(folder / f"{stem}{ending}")
 
@@ -310,6 +336,15 @@ def _masks_name(typed: Path, kind: str) -> Path:
         return typed
     stem = typed.stem if known else typed.name
     return typed.with_name(stem + (endings[0] if endings else ""))
+
+
+def _stamp(path: Path) -> object:
+    """Return what tells whether a file was written since; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _project_name(typed: Path) -> Path:

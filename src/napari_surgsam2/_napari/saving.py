@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_surgsam2.checkpoints import cache_folder
 from napari_surgsam2.errors import SurgSam2Error, UsageError
-from napari_surgsam2.project import PROJECT_SUFFIX
 from napari_surgsam2.prompts import Mask, Prompt
-from napari_surgsam2.video.layers import METADATA_KEY, layer_path, spatial_shape
+from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 from napari_surgsam2.video.opening import TIFF_SUFFIXES
 from napari_surgsam2.video.zarrs import is_zarr
 
+from .autosaves import source_path
 from .prompt_layers import transforms
 from .session import Session
 from .stacks import LayerStack, stack_of
@@ -198,40 +196,9 @@ def project_of(session: Session) -> Project:
     )
 
 
-def source_path(image: Image) -> Path | None:
-    """Return the file or folder that an image came from; None if it came from none, or it is gone."""
-    path = layer_path(image) or image.source.path
-    return Path(path) if path is not None and Path(path).exists() else None
-
-
 def has_axes(path: Path) -> bool:
     """Whether a file is a stack whose axes `open_video` can be told, rather than a movie or pictures."""
     return path.suffix.lower() in {*TIFF_SUFFIXES, ".zarr"} or is_zarr(path)
-
-
-def autosave_path(image: Image, stack: LayerStack) -> Path | None:
-    """Return where the prompts of an image are kept without being asked; None if it is from no file."""
-    source = source_path(image)
-    if source is None:
-        return None
-    planes = "-".join(f"{axis}.{index}" for axis, index in sorted(stack.picked.items()))
-    digest = hashlib.sha256(f"{source.resolve()}|{stack.frame_axis}|{planes}".encode()).hexdigest()[:12]
-    return cache_folder() / "autosave" / f"{source.stem}-{digest}{PROJECT_SUFFIX}"
-
-
-def found_autosave(session: Session) -> Project | None:
-    """Return what was kept of an earlier session on the same video, if it can be used."""
-    from napari_surgsam2.project import load_project
-
-    path = autosave_path(session.image, session.stack)
-    if path is None or not path.is_file():
-        return None
-    try:
-        project = load_project(path)
-    except SurgSam2Error:
-        return None
-    fits = project.shape is None or tuple(project.shape) == session.stack.shape
-    return project if fits and project.prompts else None
 
 
 def choice_of(project: Project, device: str) -> TrackerChoice:

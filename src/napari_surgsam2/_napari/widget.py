@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 from napari_surgsam2.errors import SurgSam2Error, UsageError
 from napari_surgsam2.prompts import Prompt
 
-from . import choosing, saving
+from . import autosaves, choosing, saving
 from .controls import Controls
 from .keeping import Keeper
 from .object_table import ObjectRow
@@ -293,7 +293,6 @@ class SurgSam2Widget(QWidget):
             self._tell(str(error))
             return
         self.session, self._refused = session, None
-        self.keeper.begin(session.stack)
         session.changed.connect(self._on_changed)
         session.state_changed.connect(self._show_state)
         session.loaded.connect(self._on_loaded)
@@ -309,6 +308,7 @@ class SurgSam2Widget(QWidget):
         session.layers_chosen.connect(self._offer_layers)
         if boxes is not None:
             session.use_boxes(boxes)
+        self.keeper.begin(session)
         self._set_options()
         self._problem = ""
         self._offer_layers()
@@ -326,6 +326,7 @@ class SurgSam2Widget(QWidget):
             session.finish()
             self.keeper.flush()
         finally:
+            self.keeper.leave(session)
             self.session = None
             session.close()
         self._end_activity()
@@ -572,7 +573,7 @@ class SurgSam2Widget(QWidget):
                     "again."
                 )
         for image in found:
-            source = saving.source_path(image)
+            source = autosaves.source_path(image)
             if source is not None and source.samefile(project.video):
                 return image
         project.open_video().close()  # says what is wrong with it
@@ -593,7 +594,6 @@ class SurgSam2Widget(QWidget):
         self.controls.restore.visible = False
         if self._earlier is not None:
             saving.take_up(session, self._earlier)
-            self.keeper.restored(self._earlier)
 
     # For scripts
 
