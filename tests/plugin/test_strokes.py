@@ -60,12 +60,82 @@ def test_a_click_on_one_object_leaves_what_was_painted_of_another(session):
     assert (session.canvas.frame(2) == 1).any()
 
 
-def test_a_stroke_made_before_the_mask_of_a_click_comes_stays(session):
-    session.add_prompts([Point(3, *map(float, BESIDE), 1)])
+def click_and_paint(session, object_id=1):
+    """Click and paint in frame 3 before the mask of the click comes; return what was painted, as labels."""
+    session.add_prompts([middle(MASKS, 3)])
     session.read_prompts()  # the mask is on its way
-    painted = paint(session, 3, 1, 20, 20)
+    paint(session, 3, object_id, *BESIDE)
+    y, x = np.argwhere(MASKS[3])[0].tolist()  # half on the object
+    painted = paint(session, 3, object_id, y, x)
+    assert (painted > 0).sum() < 200
+    return painted
+
+
+@pytest.mark.parametrize("object_id", [1, 2])
+def test_the_mask_of_a_click_comes_under_a_stroke_that_was_quicker(object_id, session):
+    click(session, middle(MASKS, 3))
+    clicked = session.canvas.frame(3).copy()
+    session.undo()
     session.wait(30)
-    np.testing.assert_array_equal(session.canvas.frame(3), painted)
+    assert not session.canvas.frame(3).any()
+
+    painted = click_and_paint(session, object_id)
+    session.wait(30)
+
+    both = np.where(painted > 0, painted, clicked)
+    np.testing.assert_array_equal(session.canvas.frame(3), both)
+    track(session)  # and the whole is what tracking keeps
+    (given_there,) = (p for p in session.all_prompts if isinstance(p, Mask))
+    np.testing.assert_array_equal(given_there.mask, both == object_id)
+
+
+def test_strokes_over_a_mask_that_was_slower_are_undone_one_by_one(session):
+    before = masks(session)
+    painted = click_and_paint(session)
+    session.wait(30)
+    both = masks(session)
+    states = [both]
+    while session.history.can_undo != "adding prompts of object 1 on frame 0":
+        session.undo()
+        session.wait(30)
+        states.append(masks(session))
+    assert len(states) == 4
+    clicked = states[2][3] == 1
+    assert clicked[painted == 0].any()  # the mask is there without the strokes
+    assert not clicked[BESIDE]
+    np.testing.assert_array_equal(states[3], before)
+    for state in states[-2::-1]:
+        session.redo()
+        session.wait(30)
+        np.testing.assert_array_equal(session.labels.data, state)
+
+
+def test_a_stroke_undone_before_the_mask_of_a_click_comes_leaves_the_mask(session):
+    click(session, middle(MASKS, 3))
+    clicked = masks(session)
+    session.undo()
+    session.wait(30)
+    painted = click_and_paint(session)
+    session.undo()
+    session.undo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.labels.data, clicked)
+    session.redo()
+    session.redo()
+    session.wait(30)
+    np.testing.assert_array_equal(session.canvas.frame(3), np.where(painted > 0, painted, clicked[3]))
+
+
+def test_clicks_before_and_after_a_stroke_that_was_quicker_both_count(session):
+    """Here the stroke is no mask that the second click refines: that of the first one is to come yet."""
+    painted = click_and_paint(session)
+    second = Point(3, *np.argwhere(MASKS[3]).mean(axis=0) + 3)
+    session.add_prompts([second])
+    session.wait(30)
+    assert [p for p in session.all_prompts if p.frame == 3] == [middle(MASKS, 3), second]
+    found = session.canvas.frame(3)
+    np.testing.assert_array_equal(found[painted > 0], painted[painted > 0])
+    assert (found == 1).sum() > 0.5 * MASKS[3].sum()
 
 
 def move(session):

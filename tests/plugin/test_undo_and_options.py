@@ -345,6 +345,98 @@ def test_an_object_that_comes_back_has_what_was_painted_of_it(session):
     np.testing.assert_array_equal(session.canvas.frame(5) == 2, by_hand)
 
 
+@pytest.fixture
+def removed(session):
+    """A session in which the second object was prompted again, tracked and removed."""
+    session.add_prompts([Point(5, *GROUND, 2)])
+    session.wait()
+    track(session)
+    session.remove_object(2)
+    session.wait()
+    return session
+
+
+def fill_disk(session, writes, for_good):
+    """Let a write of masks fail after some more, and all after it too, or not."""
+    write, left = session.canvas.write_at, iter([True] * writes + [False])
+
+    def failing(index, labels):
+        if not next(left, not for_good):
+            raise OSError(28, "No space left on device")
+        write(index, labels)
+
+    session.canvas.write_at = failing
+
+
+def make_room(session):
+    del session.canvas.write_at
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5])
+@pytest.mark.parametrize("how", ["undo", "redo"])
+def test_undo_that_cannot_be_written_leaves_everything_as_it_was(how, writes, removed):
+    if how == "redo":
+        removed.undo()
+        removed.wait()
+    before, prompts = masks(removed), removed.all_prompts
+    steps = removed.history.can_undo, removed.history.can_redo
+    present = removed.records[2].present.copy()
+
+    fill_disk(removed, writes, for_good=False)
+    getattr(removed, how)()
+    removed.wait()
+
+    np.testing.assert_array_equal(removed.labels.data, before)
+    np.testing.assert_array_equal(removed.records[2].present, present)
+    assert removed.all_prompts == prompts
+    assert (removed.history.can_undo, removed.history.can_redo) == steps
+    (said,) = told()
+    assert said.startswith(f"{how.capitalize()} of 'removing object 2' failed")
+    assert "No space left on device" in said
+    assert "everything is as it was before" in said
+
+    make_room(removed)
+    getattr(removed, how)()
+    removed.wait()
+    assert (removed.labels.data == 2).any() == (how == "undo")
+    assert (2 in {p.object_id for p in removed.all_prompts}) == (how == "undo")
+
+
+def test_undo_goes_on_where_it_could_not_be_taken_back(removed):
+    fill_disk(removed, 3, for_good=True)
+    removed.undo()
+    removed.wait()
+    (said,) = told()
+    assert "3 frames could not be put back" in said
+    assert 2 not in {p.object_id for p in removed.all_prompts}
+
+    make_room(removed)
+    removed.undo()
+    removed.wait()
+    assert (removed.labels.data == 2).any(axis=(1, 2)).all()
+    undone = masks(removed)
+    removed.redo()
+    removed.wait()
+    assert not (removed.labels.data == 2).any()
+    removed.undo()
+    removed.wait()
+    np.testing.assert_array_equal(removed.labels.data, undone)
+
+
+def test_a_removal_that_cannot_be_written_is_undone(session):
+    track(session)
+    tracked = masks(session)
+    fill_disk(session, 3, for_good=False)
+    session.remove_object(2)
+    session.wait()
+    (said,) = told()
+    assert said.startswith("Object 2 is removed only in part")
+    session.undo()
+    session.wait()
+    np.testing.assert_array_equal(session.labels.data, tracked)
+    assert 2 in session.object_ids
+
+
 @pytest.mark.parametrize("layer", ["labels", "points"])
 def test_a_layer_removed_while_a_long_step_is_undone_leaves_a_session_that_works(
     layer, session, surgery, monkeypatch

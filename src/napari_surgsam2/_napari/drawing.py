@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .canvas import MaskCanvas, Stroke
+from .canvas import Index, MaskCanvas, Stroke
 from .history import FrameState, History, Step
 from .prompts import Key, PromptState
 from .records import Records
@@ -23,6 +24,7 @@ class _Plane(NamedTuple):
     records: Records
     edited: set[Key]
     unpainted: dict[Key, bytes]
+    bare: dict[int, npt.NDArray[Any]]
     history: History
     said: PromptState  # when it was left
 
@@ -59,6 +61,8 @@ class Drawing:
         self.records = Records(stack.n_frames)
         self.edited: set[Key] = set()
         self._unpainted: dict[Key, bytes] = {}  # digests of masks before their first stroke
+        # By frame, its labels without the strokes that a mask on its way is to go under.
+        self._bare: dict[int, npt.NDArray[Any]] = {}
         self.on_tracker: set[Key] = set()
         self.preserve = True
         self.painted_counts = True
@@ -95,6 +99,7 @@ class Drawing:
         """Forget what could be undone, in all planes."""
         for history in (self.history, *(plane.history for plane in self._elsewhere.values())):
             history.clear()
+        self._bare.clear()
 
     def change_stack(self, stack: LayerStack, said: PromptState) -> None:
         """Go to another plane of the image; what is known of this one is kept for when it is come back to.
@@ -105,14 +110,14 @@ class Drawing:
         if not self.history.is_empty:
             for other in self._elsewhere.values():
                 other.history.clear()
-        left = _Plane(self.records, self.edited, self._unpainted, self.history, said)
+        left = _Plane(self.records, self.edited, self._unpainted, self._bare, self.history, said)
         self._elsewhere[self._stack.plane] = left
         self._stack = stack
         if self.canvas is not None:
             self.canvas.stack = stack
-        fresh = _Plane(Records(stack.n_frames), set(), {}, History(), said)
+        fresh = _Plane(Records(stack.n_frames), set(), {}, {}, History(), said)
         here = self._elsewhere.pop(stack.plane, fresh)
-        self.records, self.edited, self._unpainted, self.history, before = here
+        self.records, self.edited, self._unpainted, self._bare, self.history, before = here
         if (before.points, before.boxes) != (said.points, said.boxes):
             self.history.clear()
 
@@ -129,6 +134,8 @@ class Drawing:
         found: set[int] = set()
         for stroke in strokes:
             self._keep(stroke.frame, stroke.before, step)
+            if self._is_awaited(stroke.frame):
+                self._bare.setdefault(stroke.frame, stroke.before)
             ids = {i for i in stroke.painted | (stroke.over & objects) if i > 0}
             for i in ids:
                 self._note_painted((stroke.frame, i), stroke.before)
@@ -138,12 +145,10 @@ class Drawing:
         return found
 
     def _note_painted(self, key: Key, before: npt.NDArray[Any]) -> None:
-        """Note that an object was painted in a frame; what was asked for before is not drawn over it."""
+        """Note that an object was painted in a frame."""
         if key not in self.edited:
             self._unpainted[key] = _digest(before == key[1])
         self.edited.add(key)
-        for awaited in self._awaited.values():
-            awaited.discard(key)
 
     def is_painted(self, key: Key) -> bool:
         """Whether an object was painted in a frame and not taken back, which is forgotten where it was.
@@ -162,6 +167,9 @@ class Drawing:
 
     def begin(self, what: str, before: PromptState, after: PromptState, awaited: Collection[Key]) -> Step:
         """Begin a step of changed prompts, which waits for the masks of some frames and objects."""
+        for frame in {frame for frame, _ in awaited}:
+            if not self._is_awaited(frame):
+                self._bare.pop(frame, None)
         step = self.history.begin(what, before, after)
         self._awaited[step.token] = set(awaited)
         return step
@@ -177,40 +185,81 @@ class Drawing:
         )
         return waiting if waiting > answered else None
 
+    def _is_awaited(self, frame: int) -> bool:
+        """Whether a mask in a frame is on its way."""
+        keys = {key for awaited in self._awaited.values() for key in awaited if key[0] == frame}
+        return any(self.waiting_step(key) is not None for key in keys)
+
     def wants(self, answered: PromptAnswer) -> bool:
         """Say whether the mask that prompts led to is to be drawn."""
         key = answered.answer.frame, answered.object_id
         if answered.step is not None:  # gone if it has been undone meanwhile; another answer is under way
-            awaited = key in self._awaited.get(answered.step, ())  # and not painted over since
+            awaited = key in self._awaited.get(answered.step, ())
             return awaited and self.history.find(answered.step) is not None
         # Of prompts that no mask can be made of, such as negative clicks alone, what is seen stays.
         made = answered.object_id in answered.answer.object_ids
         return made and answered.masks != MaskUse.LEAVE and key not in self.edited
 
     def draw_prompted(self, answered: PromptAnswer, prompts: PromptState) -> None:
-        """Draw the mask that prompts led to, which is wanted; `prompts` are all there are."""
+        """Draw the mask that prompts led to, which is wanted; `prompts` are all there are.
+
+        It goes under what was painted while it was on its way.
+        """
         assert self.canvas is not None
         answer, object_id, frame = answered.answer, answered.object_id, answered.answer.frame
         step = None if answered.step is None else self.history.find(answered.step)
-        current = new = self.canvas.frame(frame)
+        current = self.canvas.frame(frame)
+        bare = drawn = self._bare.get(frame, current)
         if answered.masks == MaskUse.DRAW or not (current == object_id).any():
             painted = self.painted_counts
             rivals = [i for i in answer.object_ids if not (painted and self.is_painted((frame, i)))]
-            new = self.canvas.merged(current, answer.labels, [object_id], rivals, self.preserve)
+            drawn = self.canvas.merged(bare, answer.labels, [object_id], rivals, self.preserve)
         elif self.records.has_mask(object_id, frame):
             return
+        new = _over(current, bare, drawn)
+        if step is not None:
+            self._keep_before_strokes(frame, step)
         self._write(frame, current, new, step)
-        self.edited.discard((frame, object_id))
         if object_id in answer.object_ids:
             n = answer.object_ids.index(object_id)
             self.records.note(object_id, frame, float(answer.confidence[n]), bool((new == object_id).any()))
         else:
             self.records.note(object_id, frame, float("nan"), False)
+        if np.array_equal(new == object_id, drawn == object_id):
+            self.edited.discard((frame, object_id))
+        else:
+            self._unpainted[frame, object_id] = _digest(drawn == object_id)
         if step is not None:
+            self._draw_under_strokes(frame, object_id, step, bare, drawn)
             self._awaited.get(step.token, set()).discard((frame, object_id))
             self._answered.setdefault(step.token, set()).add((frame, object_id))
             if self._pass is not None:  # what follows is undone before it
                 self.begin_pass(prompts)
+        if frame in self._bare:
+            self._bare[frame] = drawn
+            if not self._is_awaited(frame):
+                del self._bare[frame]
+
+    def _keep_before_strokes(self, frame: int, step: Step) -> None:
+        """Keep a frame for a step as it was before what was painted since, which is undone before it."""
+        index: Index = self._stack.index(frame)  # type: ignore[assignment]
+        later = next((other for other in self.history.after(step) if index in other.frames), None)
+        if later is not None and frame in self._bare:
+            self.history.keep(step, index, later.frames[index])
+
+    def _draw_under_strokes(
+        self, frame: int, object_id: int, step: Step, bare: npt.NDArray[Any], drawn: npt.NDArray[Any]
+    ) -> None:
+        """Draw a mask that came late into what the strokes since its step keep of the frame."""
+        if frame not in self._bare:
+            return
+        index: Index = self._stack.index(frame)  # type: ignore[assignment]
+        known = self.records.at(frame)[object_id]
+        for other in (*self.history.after(step), *self.history.undone):
+            if (state := other.frames.get(index)) is not None:
+                labels = _over(state.labels(), bare, drawn)
+                there = known._replace(present=bool((labels == object_id).any()))
+                other.frames[index] = FrameState.of(labels, {**state.known, object_id: there}, state.edited)
 
     # Masks of passes
 
@@ -235,6 +284,8 @@ class Drawing:
         current = self.canvas.frame(frame)
         new = self.canvas.merged(current, answer.labels, ids, preserve=self.preserve)
         self._write(frame, current, new, self._pass)
+        if (bare := self._bare.get(frame)) is not None:
+            self._bare[frame] = self.canvas.merged(bare, answer.labels, ids, preserve=self.preserve)
         for n, i in enumerate(answer.object_ids):
             if i in ids:
                 there = bool(answer.present[n])
@@ -298,25 +349,54 @@ class Drawing:
         return all(np.array_equal(data[index], state.labels()) for index, state in step.frames.items())
 
     def swap(self, step: Step) -> Iterator[set[int]]:
-        """Swap the frames of a step, one at a time, with what it keeps; yields the objects in each."""
+        """Swap the frames of a step, one at a time, with what it keeps; yields the objects in each.
+
+        Where one cannot be written, those before it are swapped back, and the error is raised. What cannot be
+        swapped back either is left out when the step is swapped the next time.
+        """
+        swapped: list[Index] = []
+        try:
+            for index in list(step.frames):
+                found = set() if index in step.ahead else self._swap_frame(step, index)
+                swapped.append(index)
+                yield found
+        except Exception:
+            step.ahead = {index for index in swapped if not self._is_swapped_back(step, index)}
+            raise
+        step.ahead.clear()
+
+    def _swap_frame(self, step: Step, index: Index) -> set[int]:
         assert self.canvas is not None
-        axis = self._stack.frame_axis
-        for index, state in list(step.frames.items()):
-            frame = 0 if axis is None else index[axis]
-            now = np.asarray(self.canvas.layer.data[index])
-            step.frames[index] = self._state(frame, now)
+        frame, state = self._frame_at(index), step.frames[index]
+        now = self._state(frame, np.asarray(self.canvas.layer.data[index]))
+        try:
             self.canvas.write_at(index, state.labels())
-            self.records.restore(frame, state.known)
-            self.edited = {key for key in self.edited if key[0] != frame} | {(frame, i) for i in state.edited}
-            yield set(state.known)
+        except Exception:
+            with suppress(Exception):  # a part of it may have been written
+                self.canvas.write_at(index, now.labels())
+            raise
+        step.frames[index] = now
+        self.records.restore(frame, state.known)
+        self.edited = {key for key in self.edited if key[0] != frame} | {(frame, i) for i in state.edited}
+        return set(state.known)
+
+    def _is_swapped_back(self, step: Step, index: Index) -> bool:
+        try:
+            self._swap_frame(step, index)
+        except Exception:  # whatever is the matter with the array
+            return False
+        return True
+
+    def _frame_at(self, index: Index) -> int:
+        axis = self._stack.frame_axis
+        return 0 if axis is None else index[axis]
 
     def no_longer_tracked(self, step: Step) -> dict[int, list[int]]:
         """Return, by object, the frames of a swapped step that hold no mask of a pass any more.
 
         The tracker is to forget them, so that no click refines what is not seen.
         """
-        axis = self._stack.frame_axis
-        swapped = {0 if axis is None else index[axis] for index in step.frames}
+        swapped = {self._frame_at(index) for index in step.frames}
         lost = {
             (frame, i)
             for frame, i in self.on_tracker
@@ -324,6 +404,11 @@ class Drawing:
         }
         self.on_tracker -= lost
         return {i: sorted(f for f, j in lost if j == i) for i in sorted({i for _, i in lost})}
+
+
+def _over(painted: npt.NDArray[Any], bare: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what was drawn, with what was painted over what was there before."""
+    return np.where(painted == bare, drawn, painted)
 
 
 def _digest(mask: npt.NDArray[np.bool_]) -> bytes:

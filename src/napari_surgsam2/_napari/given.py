@@ -32,9 +32,13 @@ class MaskGiver:
             self._give(key, said.get(key, ()))
 
     def give_painted(self) -> None:
-        """Take all that was painted by hand, so that tracking keeps it."""
+        """Take all that was painted by hand, so that tracking keeps it.
+
+        What was painted over a mask that is on its way is not taken without it.
+        """
         if self._drawing.painted_counts:
-            self.give([key for key in sorted(self._drawing.edited) if self._drawing.is_painted(key)])
+            settled = [key for key in sorted(self._drawing.edited) if self._drawing.waiting_step(key) is None]
+            self.give([key for key in settled if self._drawing.is_painted(key)])
 
     def begin_with_what_is_there(
         self,
@@ -67,11 +71,11 @@ class MaskGiver:
         others where clicks are only negative.
         """
         frame, object_id = key
+        if self._drawing.waiting_step(key) is not None:  # a mask comes yet, under what is painted
+            return False
         if self._drawing.painted_counts and self._drawing.is_painted(key):
             return True
         if len(now) <= len(before) or key in self._drawing.on_tracker:
-            return False
-        if self._drawing.waiting_step(key) is not None:  # what is seen is about to go
             return False
         first = not before and self._drawing.records.was_tracked(object_id, frame)
         return first or not any(map(says_where, now))

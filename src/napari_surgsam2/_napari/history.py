@@ -78,6 +78,8 @@ class Step:
     frames : dict
         By what a frame is indexed with, the state to be swapped in: that before the step while it is done,
         that after it while it is undone.
+    ahead : set
+        Those that are swapped already, though the step is not: they could not be swapped back.
     """
 
     token: int
@@ -85,6 +87,7 @@ class Step:
     before: Any
     after: Any
     frames: dict[tuple[int, ...], FrameState] = field(default_factory=dict)
+    ahead: set[tuple[int, ...]] = field(default_factory=set)
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +115,15 @@ class History:
         """Return a step that is done, or None."""
         return next((step for step in reversed(self._done) if step.token == token), None)
 
+    def after(self, step: Step) -> list[Step]:
+        """Return the steps that were done after one, and were not undone."""
+        return [other for other in self._done if other.token > step.token]
+
+    @property
+    def undone(self) -> tuple[Step, ...]:
+        """The steps that can be done again."""
+        return tuple(self._undone)
+
     def drop(self, step: Step) -> None:
         """Forget a step that turned out to change nothing."""
         if step in self._done:
@@ -131,6 +143,18 @@ class History:
     def redo(self) -> Step | None:
         """Return the step undone last, which from now on can be undone."""
         return self._move(self._undone, self._done)
+
+    def move_back(self, step: Step) -> None:
+        """Put a step that was to be undone or done again, in vain, back to where it was."""
+        if step not in self._done:
+            if step in self._undone:  # else something new was done meanwhile
+                self._undone.remove(step)
+            self._done.append(step)
+            self._done.sort(key=lambda other: other.token)
+        elif step is self._done[-1]:
+            self._undone.append(self._done.pop())
+        else:  # what is new is on top of it, so that it cannot be done again
+            self._done.remove(step)
 
     @property
     def can_undo(self) -> str:

@@ -389,7 +389,13 @@ class Session(QObject):
             self._ids.add(1)
         if self._current == object_id:
             self.set_current_object(min(self._ids))
-        yield from self._halfway(self.drawing.erase(object_id, prompted, step))
+        try:
+            yield from self._halfway(self.drawing.erase(object_id, prompted, step))
+        except Exception as error:
+            self._tell(
+                f"Object {object_id} is removed only in part, since masks cannot be written: "
+                f"{sentence(error)} Undo brings it back."
+            )
 
     def _take_off_tracker(self, object_id: int) -> None:
         self._thread.remove_object(object_id)
@@ -677,21 +683,28 @@ class Session(QObject):
 
     def undo(self) -> None:
         """Take the newest step back: prompts, and the masks that they changed."""
-        self._swap(self.drawing.undo, lambda step: step.before)
+        self._swap("Undo", self.drawing.undo, lambda step: step.before)
 
     def redo(self) -> None:
         """Do the step that was undone last once more."""
-        self._swap(self.history.redo, lambda step: step.after)
+        self._swap("Redo", self.history.redo, lambda step: step.after)
 
-    def _swap(self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]) -> None:
+    def _swap(
+        self, what: str, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]
+    ) -> None:
         if self.tracking:
             self.noticed.emit("Undo and redo wait until tracking has stopped.")
         else:
+            self._told.clear()
             self._looking.finish()
-            self._work.do(self._take_step(move, prompts_of, self._work.is_busy))
+            self._work.do(self._take_step(what, move, prompts_of, self._work.is_busy))
 
     def _take_step(
-        self, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState], waited: bool
+        self,
+        what: str,
+        move: Callable[[], Step | None],
+        prompts_of: Callable[[Step], PromptState],
+        waited: bool,
     ) -> Iterator[None]:
         """Take the step that `move` gives back, or do it once more: its prompts, then frame by frame."""
         known = self._known
@@ -701,12 +714,33 @@ class Session(QObject):
         step = move()
         if step is None:
             return
-        given, objects = self.prompts.masks, {i for _, i in self._known}
+        said, given, objects = self._state, self.prompts.masks, {i for _, i in self._known}
         if step.before is not step.after:
-            self.prompts.restore(prompts_of(step))
-            self._sync_timer.stop()
-            self._sync_guarded(MaskUse.LEAVE)
-        yield from self._halfway(self._swap_frames(step, given, objects))
+            self._restore_prompts(prompts_of(step))
+        restored = self._state
+        try:
+            yield from self._halfway(self._swap_frames(step, given, objects))
+        except Exception as error:  # a full disk, or whatever an array of the user's raises
+            self.history.move_back(step)
+            if self.prompts.state() == restored:  # else the user said more meanwhile, which stays
+                self._restore_prompts(said)
+            self._tell_of_failed(what, step, error)
+
+    def _restore_prompts(self, state: PromptState) -> None:
+        self.prompts.restore(state)
+        self._sync_timer.stop()
+        self._sync_guarded(MaskUse.LEAVE)
+
+    def _tell_of_failed(self, what: str, step: Step, error: Exception) -> None:
+        """Tell that undo or redo failed, and how things are now."""
+        left = "everything is as it was before"
+        if step.ahead:
+            count = len(step.ahead)
+            left = f"{count} frame{'s' if count > 1 else ''} could not be put back, and the others were"
+        self._tell(
+            f"{what} of '{step.what}' failed, since masks cannot be written: {sentence(error)} Now {left}. "
+            f"{what} can be tried again once they can."
+        )
 
     def _swap_frames(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
         """Swap the frames of a step one by one; `given` and `objects` are what was prompted before it."""
