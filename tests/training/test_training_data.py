@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.masks import write_zarr
 from napari_surgsam2.training.augmentation import NoObjectError, augment
 from napari_surgsam2.training.clips import SampledClip, TrainingClip, draw_frames
 from napari_surgsam2.training.labelled import LabelledVideos
@@ -280,6 +281,72 @@ def test_videos_shorter_than_a_clip_are_said(tmp_path: Path) -> None:
         vos(tmp_path).sample(np.random.default_rng(0), 3, (1, 1))
 
 
+def test_what_is_used_of_a_folder_is_said(tmp_path: Path) -> None:
+    make_video(tmp_path, "one", annotated=[0, 5])
+    make_video(tmp_path, "two")
+
+    assert vos(tmp_path).summary(6) == ["2 videos, 12 annotated frames"]
+    assert vos(tmp_path, ["one"]).summary(6) == ["1 video, 2 annotated frames"]
+
+
+def only_zero_and_void(root: Path) -> None:
+    for file in (root / "Annotations" / "b").iterdir():
+        save_png(file, np.full((HEIGHT, WIDTH), 255, np.uint8), palette=False)
+
+
+def no_objects(root: Path) -> None:
+    for file in (root / "Annotations" / "b").iterdir():
+        save_png(file, np.zeros((HEIGHT, WIDTH), np.uint8))
+
+
+def other_names(root: Path) -> None:
+    for file in (root / "Annotations" / "b").iterdir():
+        if file.name != "00000.png":
+            file.rename(file.with_name(f"mask_{file.name}"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: make_video(root, "short", frames=2), "'short' (too short for clips of 3 frames)"),
+        (lambda root: (root / "JPEGImages" / "c").mkdir(), "'c' (in only one of the folders of pictures"),
+        (
+            lambda root: (root / "Annotations" / "c").mkdir(),
+            "'c' (in only one of the folders of pictures",
+        ),
+        (
+            only_zero_and_void,
+            "'b' (with nothing but 0 and 255 in the annotations, where 255 counts",
+        ),
+        (no_objects, "'b' (with no object in the annotations)"),
+        (other_names, "'b/mask_00001.png', 'b/mask_00002.png' (annotations without a picture of their name)"),
+        (
+            lambda root: [make_video(root, f"short{i}", frames=1) for i in range(5)],
+            "'short0', 'short1', 'short2', ... (5 in all, too short for clips of 3 frames)",
+        ),
+    ],
+)
+def test_what_is_not_used_of_a_folder_is_said(
+    tmp_path: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    for name in ("a", "b"):
+        make_video(tmp_path, name, frames=3)
+    spoil(tmp_path)
+
+    (line,) = vos(tmp_path).summary(3)
+
+    assert "; not used: " in line
+    assert said in line
+
+
+def test_folders_of_masks_of_0_and_255_are_refused_at_once(tmp_path: Path) -> None:
+    make_video(tmp_path, "b", frames=3)
+    only_zero_and_void(tmp_path)
+
+    with pytest.raises(UsageError, match="has no pixels but 0 and 255"):
+        vos(tmp_path).summary(3)
+
+
 def test_folders_that_do_not_fit_are_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no folder '.*JPEGImages'; it must hold a folder of pictures"):
         vos(tmp_path)
@@ -318,7 +385,7 @@ def save_labelled(root: Path, labels: np.ndarray, frames: int = 10) -> tuple[Pat
     return video, target
 
 
-def pair(root: Path, labels: np.ndarray, sparse: bool = False) -> LabelPair:
+def pair(root: Path, labels: np.ndarray, sparse: bool | None = None) -> LabelPair:
     video, target = save_labelled(root, labels)
     return LabelPair(str(video), str(target), sparse)
 
@@ -347,6 +414,64 @@ def test_frames_that_nobody_has_labelled_show_nothing_of_what_is_not_there(tmp_p
     for sparse, known in ((False, range(9)), (True, range(0, 10, 2))):
         (video,) = LabelledVideos([pair(tmp_path, labels, sparse)]).validation_videos()
         assert np.flatnonzero(video.open()[2]).tolist() == list(known)
+
+
+def frames_with_labels(*shows: bool) -> np.ndarray:
+    """Ten frames, of which those show something that are said to."""
+    labels = labels_of(10)
+    labels[[not x for x in np.resize(shows, 10)]] = 0
+    return labels
+
+
+def test_it_must_be_said_whether_labels_that_look_sparse_are(tmp_path: Path) -> None:
+    every_third = frames_with_labels(True, False, False)
+
+    with pytest.raises(UsageError, match=r"in 4 of the 10 frames .* 4 of these stand alone\. Set"):
+        LabelledVideos([pair(tmp_path, every_third)]).summary(2)
+    assert LabelledVideos([pair(tmp_path, every_third, True)]).summary(2) == ["1 video, 4 annotated frames"]
+    assert LabelledVideos([pair(tmp_path, every_third, False)]).summary(2) == ["1 video, 10 annotated frames"]
+
+
+def test_objects_that_are_out_of_view_for_long_are_a_note(tmp_path: Path) -> None:
+    for_long = frames_with_labels(True, True, *[False] * 6, True, True)
+    seldom = frames_with_labels(*[True] * 9)
+    first_only = frames_with_labels(True, *[False] * 9)
+
+    line, note = LabelledVideos([pair(tmp_path, for_long)]).summary(2)
+    assert line == "1 video, 10 annotated frames"
+    assert "6 of the 10 frames between the first and the last label show nothing and count as showing" in note
+    assert len(LabelledVideos([pair(tmp_path, for_long, False)]).summary(2)) == 1
+    assert len(LabelledVideos([pair(tmp_path, seldom)]).summary(2)) == 1
+    assert len(LabelledVideos([pair(tmp_path, first_only)]).summary(2)) == 1
+
+
+def test_labelled_videos_shorter_than_a_clip_are_told(tmp_path: Path) -> None:
+    (line,) = LabelledVideos([pair(tmp_path, labels_of(10))]).summary(11)
+    assert line == "0 videos, 0 annotated frames; not used: 'video' (too short for clips of 11 frames)"
+
+
+def test_a_damaged_frame_of_labels_is_named(tmp_path: Path) -> None:
+    labelled = pair(tmp_path, labels_of(10))
+    path = Path(labelled.labels)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[4].dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[place : place + 8] = bytes(8)
+    path.write_bytes(content)
+    source = LabelledVideos([labelled])  # read from both ends
+
+    with pytest.raises(UsageError, match=r"Frame 4 of the labels .*labels\.tif cannot be read"):
+        source.summary(2)
+
+
+def test_a_damaged_frame_of_a_zarr_is_named(tmp_path: Path) -> None:
+    video, _ = save_labelled(tmp_path, labels_of(10))
+    write_zarr(tmp_path / "labels.zarr", labels_of(10))
+    (tmp_path / "labels.zarr" / "c" / "4" / "0" / "0").write_bytes(b"damaged")
+    source = LabelledVideos([LabelPair(str(video), str(tmp_path / "labels.zarr"))])
+
+    with pytest.raises(UsageError, match=r"Frame 4 of the labels '.*labels\.zarr' cannot be read"):
+        source.summary(2)
 
 
 def test_the_one_frame_with_an_object_is_always_found(tmp_path: Path) -> None:

@@ -58,6 +58,23 @@ def test_the_log_of_a_run_without_a_checkpoint_is_only_that_runs(tmp_path):
     assert other.elsewhere() == ", and start again"
 
 
+def labelled(folder, **sparse):
+    """Return the settings of a run on labels."""
+    pair = {"video": "video.tif", "labels": "labels.tif", **sparse}
+    return RunFolder(settings(folder, training=[{"kind": "labels", "pairs": [pair]}]))
+
+
+def test_a_run_goes_on_where_it_is_now_said_that_its_labels_are_not_sparse(tmp_path):
+    run = labelled(tmp_path / "run")
+    run.lock()
+    run.claim()
+    run.release()
+    (tmp_path / "run" / TrainingRun.CHECKPOINT).touch()
+    labelled(tmp_path / "run", sparse=False).check()
+    with pytest.raises(OutputError, match=r"other settings \(training\)"):
+        labelled(tmp_path / "run", sparse=True).check()
+
+
 def test_what_file_managers_leave_does_not_count(tmp_path):
     (tmp_path / ".DS_Store").touch()
     RunFolder(settings(tmp_path)).check()

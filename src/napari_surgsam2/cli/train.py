@@ -53,6 +53,8 @@ def train(
         run = TrainingRun(
             settings, lambda n, total: bar.update(pools, completed=n, total=total, visible=n < total)
         )
+        for line in run.data:
+            error_console.print(line, markup=False, soft_wrap=True)
         if run.step and run.is_first_process:
             error_console.print(f"Going on from step {run.step}.", markup=False)
         task = bar.add_task(

@@ -21,12 +21,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True, eq=False)
 class VosSequence:
-    """A video: its pictures, and the annotation of each or None."""
+    """A video: its pictures, the annotation of each or None, and annotations without a picture."""
 
     name: str
     pictures: list[Path]
     annotations: list[Path | None]
     annotated: npt.NDArray[np.bool_]
+    strays: list[Path]
 
 
 def find_sequences(
@@ -130,7 +131,8 @@ def _scan(images: Path, annotations: Path, name: str) -> VosSequence:
             f"name, such as '{pictures[0].stem}.png'{example}. Rename the files, or leave the video out with "
             "`videos`."
         )
-    return VosSequence(name, pictures, found, np.array([file is not None for file in found]))
+    strays = [file for stem, file in masks.items() if stem not in stems]
+    return VosSequence(name, pictures, found, np.array([file is not None for file in found]), strays)
 
 
 def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -155,17 +157,24 @@ def read_annotation(file: Path | None) -> npt.NDArray[np.integer]:
     return labels
 
 
-def refuse_binary(files: Iterable[Path | None]) -> None:
-    """Raise UsageError if an annotation, of those that show no object, is a gray picture of 0 and void."""
+def binary_annotation(files: Iterable[Path | None]) -> Path | None:
+    """Return an annotation, of those that show no object, that is a gray picture of 0 and void."""
     for file in files:
         if file is None:
             continue
         mode, labels = _read_indices(file)
         if mode == "L" and (labels == VOID).any():
-            raise UsageError(
-                f"The annotation '{file}' has no pixels but 0 and {VOID}, and {VOID} counts as background; "
-                "write objects as 1, 2, ..."
-            )
+            return file
+    return None
+
+
+def refuse_binary(files: Iterable[Path | None]) -> None:
+    """Raise UsageError if an annotation, of those that show no object, is a gray picture of 0 and void."""
+    if (file := binary_annotation(files)) is not None:
+        raise UsageError(
+            f"The annotation '{file}' has no pixels but 0 and {VOID}, and {VOID} counts as background; "
+            "write objects as 1, 2, ..."
+        )
 
 
 def read_label_png(file: Path) -> npt.NDArray[np.integer]:

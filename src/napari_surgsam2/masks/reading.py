@@ -72,7 +72,7 @@ def _open(source: Path) -> Any:
         return _read_image(source)
     if suffix == ".json":
         coco = CocoLabels(source)
-        return _lazy(coco.frame, coco.shape, coco.dtype)
+        return _lazy(source, coco.frame, coco.shape, coco.dtype)
     raise UsageError(
         f"The labels {source} end in {source.suffix!r}; they must be a .tif or .tiff, a .zarr, a folder of "
         f"PNGs, a .png, or a COCO .json."
@@ -113,7 +113,7 @@ def _open_folder(source: Path) -> Any:
             )
         return as_labels(frame, first.dtype, first.shape, str(files[t]))
 
-    return _lazy(read, (len(files), *first.shape), first.dtype)
+    return _lazy(source, read, (len(files), *first.shape), first.dtype)
 
 
 def _open_tiff(source: Path) -> Any:
@@ -132,7 +132,7 @@ def _open_tiff(source: Path) -> Any:
         if series.dataoffset is not None:
             # Uncompressed stacks may have only one page for all frames.
             whole = tifffile.memmap(source, mode="r", series=0).reshape(shape)
-            return _lazy(lambda t: np.array(whole[t], dtype=dtype), shape, dtype)
+            return _lazy(source, lambda t: np.array(whole[t], dtype=dtype), shape, dtype)
         pages: Any = series.pages
         if len(pages) != shape[0]:
             raise UsageError(f"{source} has {len(pages)} pages for {shape[0]} frames; it must have one each.")
@@ -144,7 +144,7 @@ def _open_tiff(source: Path) -> Any:
                 return np.asarray(pages[t].asarray(), dtype=dtype)
 
         weakref.finalize(read, cleanup.pop_all().close)
-        return _lazy(read, shape, dtype)
+        return _lazy(source, read, shape, dtype)
 
 
 def _is_own(tiff: Any) -> bool:
@@ -177,12 +177,22 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
 
 
-def _lazy(read: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def _lazy(
+    source: Path, read: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Any:
     """Return a dask array, shape (T, Y, X), whose blocks are the frames that `read` returns."""
     import dask.array as da
 
     def block(block_id: tuple[int, ...]) -> NDArray[Any]:
-        return read(block_id[0])[np.newaxis]
+        try:
+            return read(block_id[0])[np.newaxis]
+        except UsageError:
+            raise
+        except Exception as error:  # damaged files make the decoders raise nearly anything
+            raise UsageError(
+                f"Frame {block_id[0]} of the labels {source} cannot be read: {error}. They may be damaged; "
+                "replace them."
+            ) from error
 
     frames, height, width = shape
     map_blocks: Callable[..., Any] = da.map_blocks

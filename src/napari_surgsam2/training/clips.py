@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.evaluation.vos_folder import some
 from napari_surgsam2.video import Video
 
 SMALLEST = 0.0005  # of the picture: what shows less of itself in a clip's first frame is not asked for
@@ -110,6 +111,21 @@ class ClipSource(Protocol):
         """Return the videos in full; they are read when opened."""
         ...
 
+    def summary(self, frames: int) -> list[str]:
+        """Say what there is, and what is not used and why, in a line or more.
+
+        Parameters
+        ----------
+        frames : int
+            As of `sample`; 1 for whole videos.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be meant as it is.
+        """
+        ...
+
 
 def draw_clip(
     rng: np.random.Generator,
@@ -186,6 +202,22 @@ def draw_frames(
                 if len(places):
                     return int(rng.choice(places)) + offsets
     return None
+
+
+def has_clip(annotated: npt.NDArray[np.bool_], frames: int) -> bool:
+    """Whether a video, whose truth is known in the frames (N,) `annotated`, has room for a clip."""
+    return draw_frames(np.random.default_rng(0), annotated, frames, (1, 1)) is not None
+
+
+def told(videos: int, annotated: int, unused: Mapping[str, Sequence[str]]) -> str:
+    """Say how many videos and annotated frames there are, and the names of what is not used, by why not."""
+    line = f"{videos} video{'s' * (videos != 1)}, {annotated} annotated frame{'s' * (annotated != 1)}"
+    rest = [
+        f"{some(names)} ({f'{len(names)} in all, ' if len(names) > 3 else ''}{why})"
+        for why, names in unused.items()
+        if names
+    ]
+    return f"{line}; not used: {'; '.join(rest)}" if rest else line
 
 
 def require_clip(found: SampledClip | None, what: str, frames: int) -> SampledClip:

@@ -109,7 +109,7 @@ class RunFolder:
                     f"'{self.path}' holds a run whose settings cannot be used: {error} Train on its "
                     f"weights in {self.new_run()}."
                 ) from error
-            if different := _differences(_plain(found), _plain(self._settings)):
+            if different := self._differences_to(found):
                 raise OutputError(
                     f"'{self.path}' holds a run with other settings ({', '.join(different)}). Take these "
                     f"back to go on with that run, or train on its weights in {self.new_run()}."
@@ -133,7 +133,7 @@ class RunFolder:
                 f"'{self.path / SETTINGS}' holds no settings of a training run, and is not written over. Set "
                 "another output, or move the file away."
             ) from error
-        if self._has_log() and (different := _differences(_plain(found), _plain(self._settings))):
+        if self._has_log() and (different := self._differences_to(found)):
             raise OutputError(
                 f"'{self.path}' holds the log of a run with other settings ({', '.join(different)}), which "
                 f"ended before its first checkpoint. Remove its {STEP_LOG}, or set another output."
@@ -197,6 +197,9 @@ class RunFolder:
             raise ValueError("it is no table")  # as of what is no JSON
         return TrainingSettings.from_dict(values)
 
+    def _differences_to(self, found: TrainingSettings) -> list[str]:
+        return _differences(_comparable(found), _comparable(self._settings))
+
     def _has_log(self) -> bool:
         """Whether there is a log of steps that has more than its head."""
         path = self.path / STEP_LOG
@@ -226,6 +229,15 @@ class RunFolder:
 def _plain(settings: TrainingSettings) -> dict[str, Any]:
     """Return settings as JSON gives them back: lists in the place of tuples."""
     values: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))
+    return values
+
+
+def _comparable(settings: TrainingSettings) -> dict[str, Any]:
+    """Return plain settings, in which labels that are not said to be sparse are said not to be."""
+    values = _plain(settings)
+    for source in values["training"]:
+        for pair in source["pairs"] or ():
+            pair["sparse"] = bool(pair["sparse"])
     return values
 
 

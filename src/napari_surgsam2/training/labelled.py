@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,24 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.masks import read_labels
 from napari_surgsam2.video import Video, open_video
 
-from .clips import SampledClip, Truth, ValidationVideo, draw_clip, require_clip
+from .clips import SampledClip, Truth, ValidationVideo, draw_clip, has_clip, require_clip, told
 from .settings import LabelPair
+
+_MANY_EMPTY = 0.1  # of the frames between labels: what is worth saying
 
 
 @dataclass(frozen=True, eq=False)
 class _Labelled:
-    """A video, its labels, read frame by frame, and which frames count as annotated."""
+    """A video, its labels, read frame by frame, which frames count as annotated, and whether that is said."""
 
     video: Video
     labels: Any
     labels_path: Path
     annotated: npt.NDArray[np.bool_]
+    sparse: bool | None
 
     def label(self, t: int) -> npt.NDArray[np.integer]:
-        frame: npt.NDArray[np.integer] = _frame(self.labels, t)
+        frame: npt.NDArray[np.integer] = _frame(self.labels, t, self.labels_path)
         if frame.dtype.kind == "i" and frame.size and frame.min() < 0:
             raise UsageError(
                 f"Frame {t} of the labels '{self.labels_path}' has the value {frame.min()}; objects are "
@@ -36,12 +40,40 @@ class _Labelled:
             )
         return frame
 
+    def empty_frames(self) -> str | None:
+        """Say how many frames between the labels show nothing, if many do and it is not said what that means.
+
+        Raises
+        ------
+        UsageError
+            If most frames with labels stand alone, as where every tenth frame was labelled.
+        """
+        if self.sparse is not None:
+            return None
+        shows = np.array([self.label(t).any() for t in np.flatnonzero(self.annotated).tolist()])
+        around = np.pad(shows, 1)
+        labelled, alone = int(shows.sum()), int((shows & ~around[:-2] & ~around[2:]).sum())
+        if labelled > 1 and 2 * alone > labelled:
+            raise UsageError(
+                f"The labels '{self.labels_path}' show something in {labelled} of the {len(shows)} frames "
+                f"from the first to the last that do, and {alone} of these stand alone. Set sparse = true in "
+                "this pair if nobody labelled the frames between, or sparse = false if these show no object."
+            )
+        if len(shows) - labelled < _MANY_EMPTY * len(shows):
+            return None
+        return (
+            f"'{self.labels_path}': {len(shows) - labelled} of the {len(shows)} frames between the first and "
+            "the last label show nothing and count as showing no object; set sparse = true if nobody "
+            "labelled them, or sparse = false if that is right"
+        )
+
 
 class LabelledVideos:
     """Videos with label volumes.
 
     Between the first and the last frame with labels, a frame without any is taken to show no object, unless
-    its labels are sparse; the frames before and after are not annotated.
+    its labels are sparse; the frames before and after are not annotated. `summary` refuses labels that are
+    not said to be sparse or not, and look sparse.
 
     Parameters
     ----------
@@ -83,6 +115,20 @@ class LabelledVideos:
         """Return the videos in full."""
         return [ValidationVideo(item.video.name, _Opener(item)) for item in self._items]
 
+    def summary(self, frames: int) -> list[str]:
+        """Say which videos are used, and where it is not clear what frames without labels mean.
+
+        Raises
+        ------
+        UsageError
+            If labels look sparse, and it is not said whether they are.
+        """
+        used = [item for item in self._items if has_clip(item.annotated, frames)]
+        short = [item.video.name for item in self._items if item not in used]
+        notes = [note for item in self._items if (note := item.empty_frames()) is not None]
+        count = sum(int(item.annotated.sum()) for item in used)
+        return [told(len(used), count, {f"too short for clips of {frames} frames": short}), *notes]
+
 
 class _Opener:
     """Opens a validation video; its labels are read frame by frame."""
@@ -107,7 +153,7 @@ class _Truth:
         return self._newest[1]
 
 
-def _open(video_path: Path, labels_path: Path, sparse: bool) -> _Labelled:
+def _open(video_path: Path, labels_path: Path, sparse: bool | None) -> _Labelled:
     video = open_video(video_path)
     labels = read_labels(labels_path)
     if labels.ndim == 2:
@@ -119,18 +165,30 @@ def _open(video_path: Path, labels_path: Path, sparse: bool) -> _Labelled:
             "labels of this video."
         )
     # From both ends, so that only frames without labels are read in vain.
-    count = len(labels)
-    first = next((t for t in range(count) if _frame(labels, t).any()), None)
+    count = labels.shape[0]  # not all arrays of zarr have a length
+    shows = partial(_shows_something, labels, path=labels_path)
+    first = next(filter(shows, range(count)), None)
     if first is None:
         raise UsageError(f"The labels '{labels_path}' are empty; label at least one frame.")
-    last = next(t for t in range(count - 1, -1, -1) if _frame(labels, t).any())
+    last = next(filter(shows, range(count - 1, -1, -1)))
     annotated = np.zeros(count, dtype=bool)
     annotated[first : last + 1] = True
     if sparse:
-        annotated[first : last + 1] = [_frame(labels, t).any() for t in range(first, last + 1)]
-    return _Labelled(video, labels, labels_path, annotated)
+        annotated[first : last + 1] = [shows(t) for t in range(first, last + 1)]
+    return _Labelled(video, labels, labels_path, annotated, sparse)
 
 
-def _frame(labels: Any, t: int) -> npt.NDArray[Any]:
-    frame = np.asarray(labels[t])
+def _shows_something(labels: Any, t: int, path: Path) -> bool:
+    return bool(_frame(labels, t, path).any())
+
+
+def _frame(labels: Any, t: int, path: Path) -> npt.NDArray[Any]:
+    try:
+        frame = np.asarray(labels[t])
+    except UsageError:
+        raise
+    except Exception as error:  # damaged files make the decoders raise nearly anything
+        raise UsageError(
+            f"Frame {t} of the labels '{path}' cannot be read: {error}. They may be damaged; replace them."
+        ) from error
     return frame.astype(np.uint8) if frame.dtype == bool else frame

@@ -66,6 +66,11 @@ def make_source(settings: SourceSettings, progress: Callable[[int, int], None] |
     return LabelledVideos(s.pairs or ())
 
 
+def summarized(table: str, sources: Sequence[ClipSource], frames: int) -> list[str]:
+    """Return what the sources of a table say of themselves, with their numbers."""
+    return [f"[[{table}]] number {i}: {x}" for i, s in enumerate(sources, 1) for x in s.summary(frames)]
+
+
 class ClipSampler:
     """Makes the clips of the steps of a run.
 
@@ -95,6 +100,16 @@ class ClipSampler:
         self._sources = [make_source(source, progress) for source in settings.training]
         weights = np.array([source.weight for source in settings.training])
         self._shares = weights / weights.sum()
+
+    def summary(self) -> list[str]:
+        """Say what there is to train on, and what is not used and why, in a line or more a source.
+
+        Raises
+        ------
+        UsageError
+            If the data of a source cannot be meant as it is.
+        """
+        return summarized("training", self._sources, self._settings.run.frames)
 
     def sample(self, step: int, index: int) -> TrainingClip:
         """Make the clip at place `index` of a step; the same arguments make the same clip.

@@ -20,7 +20,7 @@ from napari_surgsam2.network.hiera import Hiera
 from . import folder
 from .clips import TrainingClip
 from .folder import RunFolder, saving
-from .loading import ClipSampler, make_source
+from .loading import ClipSampler, make_source, summarized
 from .logs import Meter, RunLog, StepReport, append_scores, last_validation
 from .losses import Losses
 from .optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
@@ -52,6 +52,11 @@ class TrainingRun:
     progress : callable, optional
         Told how many clips of a pool are made, of how many.
 
+    Attributes
+    ----------
+    data : list of str
+        What there is to train and to validate on, and what is not used and why; in the first process.
+
     Raises
     ------
     OutputError
@@ -73,6 +78,7 @@ class TrainingRun:
         self.settings = settings
         self._folder = RunFolder(settings)
         self.folder = self._folder.path
+        self.data: list[str] = []
         self._team = Team.from_environment()
         self._folder.check()
         if self._team.is_first:
@@ -101,7 +107,10 @@ class TrainingRun:
         self._sampler = ClipSampler(settings, self.image_size, progress)
         if self._team.is_first:
             self._team.wait()
-        self._videos = [v for s in settings.validation for v in make_source(s).validation_videos()]
+        sources = [make_source(source) for source in settings.validation]
+        self._videos = [video for source in sources for video in source.validation_videos()]
+        if self._team.is_first:
+            self.data = [*self._sampler.summary(), *summarized("validation", sources, 1)]
         self._average = WeightAverage(self.network, settings.optimizer.ema_decay)
         self._dtype = _precision(run.precision, self.device)
         self._optimizer = make_optimizer(self.network, settings.optimizer, self._dtype)

@@ -162,18 +162,21 @@ class LabelPair(_Table):
         Anything that `open_video` takes.
     labels : str
         Anything that `read_labels` takes, with one frame for each of the video's.
-    sparse : bool
+    sparse : bool, optional
         Whether frames without labels are ones that nobody has labelled, rather than ones without an object.
+        If left out they count as ones without an object, unless it looks as if nobody had labelled them: then
+        it must be set.
     """
 
     video: str
     labels: str
-    sparse: bool = False
+    sparse: bool | None = None
 
     def __post_init__(self) -> None:
         self._require_text("video")
         self._require_text("labels")
-        self._require_flag("sparse")
+        if self.sparse is not None:
+            self._require_flag("sparse")
 
 
 # What each kind of source needs, and what it may have besides.

@@ -106,6 +106,10 @@ class SyntheticClips:
             for seed in range(self.seed, self.seed + self.clips)
         ]
 
+    def summary(self, frames: int) -> list[str]:
+        """Say how many there are."""
+        return [f"{self.clips} made-up clips"]
+
 
 class _Opener:
     """Makes a validation video when it is wanted."""
@@ -234,6 +238,10 @@ class ClipPool:
     def validation_videos(self) -> Sequence[ValidationVideo]:
         """Return none: a pool is for training."""
         return []
+
+    def summary(self, frames: int) -> list[str]:
+        """Say how many there are."""
+        return [f"{len(self)} made-up clips in '{self.folder}'"]
 
 
 def _shows_something(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,11 @@ from PIL import Image
 
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.evaluation.vos_folder import (
+    VOID,
     VosSequence,
+    binary_annotation,
     find_sequences,
+    folders_in,
     read_annotation,
     refuse_binary,
     require_same_size,
@@ -24,7 +28,7 @@ from napari_surgsam2.video import Video
 from napari_surgsam2.video.base import describe
 from napari_surgsam2.video.folder import open_pictures
 
-from .clips import SampledClip, ValidationVideo, draw_clip, require_clip
+from .clips import SampledClip, ValidationVideo, draw_clip, has_clip, require_clip, told
 
 
 class VosFolder:
@@ -55,6 +59,7 @@ class VosFolder:
         videos: Sequence[str] | str | os.PathLike[str] | None = None,
     ) -> None:
         self.images, self.annotations = Path(images), Path(annotations)
+        self._takes_all = videos is None
         self._sequences = find_sequences(self.images, self.annotations, videos)
         self._deep: dict[str, Video] = {}  # those of more than 8 bits, which share one contrast
 
@@ -107,6 +112,30 @@ class VosFolder:
         """Return the videos in full."""
         return [ValidationVideo(sequence.name, _Opener(sequence)) for sequence in self._sequences]
 
+    def summary(self, frames: int) -> list[str]:
+        """Say which videos are used; of each, annotations are read until one shows an object.
+
+        Raises
+        ------
+        UsageError
+            If an annotation cannot be read, or none is used because 255 counts as background.
+        """
+        used: list[VosSequence] = []
+        unused: defaultdict[str, list[str]] = defaultdict(list)
+        for s in self._sequences:
+            if why := _why_not(s, frames):
+                unused[why].append(s.name)
+            else:
+                used.append(s)
+            unused["annotations without a picture of their name"] += [f"{s.name}/{f.name}" for f in s.strays]
+        if not used:
+            for s in self._sequences:
+                refuse_binary(s.annotations)
+        if self._takes_all:
+            lone = folders_in(self.images) ^ folders_in(self.annotations)
+            unused["in only one of the folders of pictures and of annotations"] += lone
+        return [told(len(used), sum(int(s.annotated.sum()) for s in used), unused)]
+
 
 class _Opener:
     """Reads a validation video when it is wanted."""
@@ -124,13 +153,22 @@ class _Opener:
             if label.dtype != labels.dtype:
                 labels = labels.astype(np.promote_types(label.dtype, labels.dtype))
             labels[t] = label
-        if not labels.any():
-            refuse_binary(s.annotations)
         return video, labels, s.annotated
 
 
 def _label(sequence: VosSequence, t: int) -> npt.NDArray[np.integer]:
     return read_annotation(sequence.annotations[t])
+
+
+def _why_not(sequence: VosSequence, frames: int) -> str:
+    """Say why no clip of so many frames is taken from a video; nothing if there are some."""
+    if not has_clip(sequence.annotated, frames):
+        return f"too short for clips of {frames} frames"
+    if any(read_annotation(file).any() for file in sequence.annotations if file is not None):
+        return ""
+    if binary_annotation(sequence.annotations) is None:
+        return "with no object in the annotations"
+    return f"with nothing but 0 and {VOID} in the annotations, where {VOID} counts as background"
 
 
 def _open_pictures(sequence: VosSequence) -> Video:
