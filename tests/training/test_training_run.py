@@ -51,7 +51,7 @@ def settings(folder, **tables):
             "device": "cpu",
         },
         "prompts": {"corrections": 1, "corrected_frames": 1},
-        "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.9, "warmup_steps": 2},
+        "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.9},
     }
     for name, table in tables.items():
         values[name] = {**values.get(name, {}), **table} if isinstance(table, dict) else table
@@ -514,6 +514,9 @@ def test_training_from_the_command_line(tmp_path):
     runner = CliRunner()
     listed = runner.invoke(app, ["train", "--example", "list"])
     assert "endovis18" in listed.stdout.split()
+    example = ["train", "--example", "own_labels"]
+    assert runner.invoke(app, [*example, "-o", str(tmp_path / "own.toml")]).exit_code == 0
+    assert (tmp_path / "own.toml").read_text(encoding="utf-8") == runner.invoke(app, example).stdout
     (tmp_path / "my.toml").write_text(
         """
         output = "run"
@@ -539,3 +542,21 @@ def test_training_from_the_command_line(tmp_path):
     result = runner.invoke(app, ["train", str(tmp_path / "my.toml")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "[[training]] number 1: 2 made-up clips" in result.stderr.splitlines()
+
+
+def test_an_example_is_never_written_over_a_file(tmp_path):
+    from napari_surgsam2.cli import app
+
+    (tmp_path / "my.toml").write_text("mine")
+    example = ["train", "--example", "own_labels", "-o"]
+    for file, said in (
+        ("my.toml", "exists already, and is kept"),
+        ("no/my.toml", "cannot be written"),
+    ):
+        result = CliRunner().invoke(app, [*example, str(tmp_path / file)])
+        assert isinstance(result.exception, OutputError)
+        assert said in str(result.exception)
+    assert (tmp_path / "my.toml").read_text() == "mine"
+    result = CliRunner().invoke(app, ["train", "my.toml", "-o", "run"])
+    assert "-o is for an example; give --example NAME too" in str(result.exception)

@@ -219,6 +219,69 @@ def test_no_masks_are_given_on_stills(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("none", ["corrections", "corrected_frames"])
+@pytest.mark.parametrize("name", ["mistakes", "wrong_starts", "corrected_ahead"])
+def test_what_is_made_wrong_to_be_corrected_needs_corrections(tmp_path: Path, name: str, none: str) -> None:
+    message = refused(tmp_path, f"{SMALLEST}\n[prompts]\n{none} = 0\n{name} = 0.5")
+
+    assert f"[prompts] {name} is 0.5, but it does nothing without corrections and corrected_frames" in message
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("prompts", "wrong_memories"),
+        ("prompts", "wrong_starts"),
+        ("prompts", "corrected_ahead"),
+        ("prompts", "prompted_anew"),
+        ("run", "memory_dropout"),
+        ("run", "absence"),
+    ],
+)
+def test_what_happens_in_later_frames_needs_some(tmp_path: Path, table: str, name: str) -> None:
+    stills = SMALLEST.replace("steps = 10", "steps = 10\nframes = 1").replace("[run]", "[prompts]\n[run]")
+
+    message = refused(tmp_path, stills.replace(f"[{table}]", f"[{table}]\n{name} = 1"))
+
+    assert f"[{table}] {name} is 1, but it does nothing without more frames in [run]" in message
+
+
+def test_other_settings_that_do_nothing_are_refused(tmp_path: Path) -> None:
+    assert "[optimizer] warmup_steps is 10; it must be less than steps in [run], 10" in refused(
+        tmp_path, f"{SMALLEST}\n[optimizer]\nwarmup_steps = 10"
+    )
+    video = "[[validation]]\nkind = 'vos'\nimages = 'a'\nannotations = 'b'"
+    assert "[[validation]] number 1: weight is 2; it is for training only" in refused(
+        tmp_path, f"{SMALLEST}\n{video}\nweight = 2"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
+def test_files_of_notepad_and_powershell_are_read(tmp_path: Path, encoding: str) -> None:
+    text = SMALLEST.replace("run", "Läufe", 1).replace("\n", "\r\n")
+    if encoding.endswith("-bom"):
+        text, encoding = f"\ufeff{text}", encoding.removesuffix("-bom")
+    (tmp_path / "train.toml").write_bytes(text.encode(encoding))
+
+    assert load_settings(tmp_path / "train.toml").output == str(tmp_path / "Läufe")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (r'"C:\Users\me"', "are not valid TOML"),
+        (r'"C:\data"', "are not valid TOML"),
+        (r'"videos\first"', r"output is 'videos\x0cirst', which has a control character in it"),
+        (r'"runs\nano"', r"output is 'runs\nano', which has a control character in it"),
+    ],
+)
+def test_backslashes_in_paths_are_explained(tmp_path: Path, output: str, said: str) -> None:
+    message = refused(tmp_path, SMALLEST.replace('"run"', output))
+
+    assert said in message
+    assert "Write paths with / or in single quotes" in message
+
+
 def test_what_is_needed_is_asked_for(tmp_path: Path) -> None:
     assert "training is missing" in refused(tmp_path, "output = 'a'\nrun.steps = 1")
     assert "output is missing" in refused(tmp_path, SMALLEST.replace('output = "run"', ""))
@@ -240,7 +303,12 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         load_settings(tmp_path / "missing.toml")
     with pytest.raises(UsageError, match="cannot be read"):
         load_settings(tmp_path)
-    assert "are not valid TOML" in refused(tmp_path, "output = ")
+    without_backslash = refused(tmp_path, "output = ")
+    assert "are not valid TOML" in without_backslash
+    assert "single quotes" not in without_backslash
+    (tmp_path / "train.toml").write_bytes(SMALLEST.replace("run", "Läufe").encode("latin-1"))
+    with pytest.raises(UsageError, match=r"are no text in UTF-8: .* Save them as UTF-8"):
+        load_settings(tmp_path / "train.toml")
 
 
 EXAMPLES = sorted(Path(str(files("napari_surgsam2.training").joinpath("examples"))).glob("*.toml"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from napari_surgsam2.errors import UsageError
+from napari_surgsam2.errors import OutputError, UsageError
 
 from .console import InterruptedRunError, error_console, interruption_says, step_progress
 from .progress import interruptible
@@ -30,11 +30,22 @@ def train(
             help="Print a commented example to start from; 'list' says which there are.", metavar="NAME"
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write the example to this file; one that exists is kept.", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
     """Train a network, or fine-tune one on data of your own.
 
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
+    if example is not None and output is not None:
+        _write(output, _example(example))
+        return
+    if output is not None:
+        raise UsageError("-o is for an example; give --example NAME too, or set output in the settings file.")
     if example is not None:
         print(_example(example), end="")  # noqa: T201
         return
@@ -79,6 +90,17 @@ def _example(name: str) -> str:
     if name not in names:
         raise UsageError(f"There is no example '{name}'; there are: {', '.join(names)}.")
     return _EXAMPLES.joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise OutputError(f"'{path}' exists already, and is kept; choose another name.") from error
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}; choose another place.") from error
 
 
 def _line(report: StepReport) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import math
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,13 @@ from napari_surgsam2.paths import expanded
 from napari_surgsam2.settings import _Settings
 
 NEW = "new"
+
+_BACKSLASHES = "Write paths with / or in single quotes: in double quotes \\ begins a special character."
+_BYTE_ORDER_MARKS = {  # Notepad and PowerShell write such files
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class _Table(_Settings):
@@ -66,6 +75,8 @@ class _Table(_Settings):
         value = getattr(self, name)
         if not isinstance(value, str) or not value:
             raise self._refuse(name, "a text that is not empty")
+        if any(unicodedata.category(character) == "Cc" for character in value):
+            raise UsageError(f"{name} is {value!r}, which has a control character in it. {_BACKSLASHES}")
 
     def _require_choice(self, name: str, choices: Sequence[str]) -> None:
         if getattr(self, name) not in choices:
@@ -599,11 +610,41 @@ class TrainingSettings(_Table):
                     f"[[validation]] number {number}: kind is 'pool', which is for training only; take "
                     "'synthetic'."
                 )
+            if source.weight != 1:
+                raise UsageError(
+                    f"[[validation]] number {number}: weight is {source.weight:g}; it is for training only. "
+                    "Leave it out."
+                )
         if self.run.validate_every and not self.validation:
             raise UsageError(
                 f"[run] validate_every is {self.run.validate_every}, but there is no table [[validation]]; "
                 "give one, or set it to 0."
             )
+        if self.optimizer.warmup_steps >= self.run.steps:
+            raise UsageError(
+                f"[optimizer] warmup_steps is {self.optimizer.warmup_steps}; it must be less than steps in "
+                f"[run], {self.run.steps}, or the learning rate is never reached. Set a smaller one."
+            )
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """Refuse settings that would do nothing."""
+        later = ("wrong_starts", "corrected_ahead")
+        if not self.prompts.corrections or not self.prompts.corrected_frames:
+            needed = "corrections and corrected_frames above 0"
+            self._refuse_where_set("prompts", ("mistakes", *later), needed)
+        if self.run.frames == 1:
+            needed = "more frames in [run]"
+            self._refuse_where_set("prompts", ("wrong_memories", "prompted_anew", *later), needed)
+            self._refuse_where_set("run", ("memory_dropout", "absence"), needed)
+
+    def _refuse_where_set(self, table: str, names: Sequence[str], needed: str) -> None:
+        for name in names:
+            if value := getattr(getattr(self, table), name):
+                raise UsageError(
+                    f"[{table}] {name} is {value:g}, but it does nothing without {needed}. Set these, or "
+                    "leave it out."
+                )
 
     def _require_room(self, number: int, source: SourceSettings) -> None:
         """Refuse made-up clips that are too short for what is to be taken from them."""
@@ -656,19 +697,34 @@ def load_settings(path: str | Path) -> TrainingSettings:
     """
     file = expanded(path)
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = _decoded(file.read_bytes())
     except FileNotFoundError as error:
         raise UsageError(f"There is no settings file at '{path}'; check the path.") from error
     except OSError as error:
         raise UsageError(
             f"The settings '{path}' cannot be read: {error.strerror}; give a TOML file that you may read."
         ) from error
-    except ValueError as error:  # of TOML and of UTF-8
-        raise UsageError(f"The settings '{path}' are not valid TOML: {error}. Correct the file.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"The settings '{path}' are no text in UTF-8: {error}. Save them as UTF-8."
+        ) from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        remedy = f" {_BACKSLASHES}" if "\\" in text else ""
+        raise UsageError(
+            f"The settings '{path}' are not valid TOML: {error}. Correct the file.{remedy}"
+        ) from error
     try:
         return TrainingSettings.from_dict(values).relative_to(file.absolute().parent)
     except UsageError as error:
         raise UsageError(f"In '{path}': {error}") from error
+
+
+def _decoded(data: bytes) -> str:
+    """Return the text of a file in UTF-8, or in what its byte order mark says."""
+    marked = (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if data.startswith(mark))
+    return data.decode(next(marked, "utf-8"))
 
 
 def _number(value: Any) -> float | None:
