@@ -544,6 +544,73 @@ def test_two_viewers_on_one_file_lose_nothing_of_each_other(open_widget, frames,
     assert set().union(*kept_in(tmp_path)) == set(said)
 
 
+def test_a_project_is_gone_on_with_when_the_widget_is_opened_again(open_widget, surgery, frames, tmp_path):
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    path = tmp_path / "study.surgsam2.json"
+    widget.keeper.write_project(path)
+    widget.shut_down()
+    again = open_widget(widget.viewer)
+    assert again.keeper.project_path == path
+    again.session.name_object(1, "grasper")
+    again.keeper.flush()
+    assert load_project(path).names == {1: "grasper", 2: "hook"}
+    assert not (tmp_path / "cache" / "autosave").exists()
+    # Not so once what it says was thrown away.
+    points = again.session.points
+    again.shut_down()
+    again.viewer.layers.remove(points)
+    third = open_widget(again.viewer)
+    assert third.keeper.project_path is None
+    say(third, Point(0, 30, 30, 1))
+    assert len(load_project(path).prompts) == 2
+
+
+def test_a_project_of_which_prompts_went_while_the_widget_was_closed_is_put_aside(
+    open_widget, surgery, frames, tmp_path
+):
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    path, points = tmp_path / "study.surgsam2.json", widget.session.points
+    widget.keeper.write_project(path)
+    text = path.read_text()
+    widget.shut_down()
+    points.selected_data = {0}
+    points.remove_selected()
+    again = open_widget(widget.viewer)
+    again.keeper.flush()
+    assert len(load_project(path).prompts) == 1
+    assert [f.read_text() for f in tmp_path.glob("*.surgsam2.json") if f != path] == [text]
+
+
+def test_planes_out_of_view_are_there_when_the_widget_is_opened_again(open_widget, surgery):
+    viewer = ViewerModel()
+    viewer.add_image(np.stack([surgery.video[:FRAMES, ..., 0]] * 2, axis=1), name="volume")
+    widget = open_widget(viewer)
+
+    def go_to(widget, plane):
+        widget.viewer.dims.set_point(1, plane)
+        until(lambda: widget.session.stack.picked == {1: plane})
+        widget.wait()
+
+    go_to(widget, 1)
+    label = true_objects(surgery)[0]
+    widget.add_prompts([click_on(surgery, label, 2), Mask(3, surgery.labels[3] == label, 2)])
+    widget.wait()
+    widget.session.labels.paint((2, 1, 20, 20), 2)
+    session = widget.session
+    prompts, present, edited = session.all_prompts, session.records[2].present, session.drawing.edited
+    assert present[[0, 3]].all()
+    assert edited == {(2, 2)}
+    go_to(widget, 0)
+    widget.shut_down()
+
+    again = open_widget(viewer)
+    assert again.session.object_ids == (1, 2)
+    go_to(again, 1)
+    assert again.session.all_prompts == prompts
+    np.testing.assert_array_equal(again.session.records[2].present, present)
+    assert again.session.drawing.edited == {(2, 2)}
+
+
 def test_nothing_is_kept_of_an_array(widget, tmp_path):
     widget.keeper.flush()
     assert not (tmp_path / "cache" / "autosave").exists()

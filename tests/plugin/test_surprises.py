@@ -208,6 +208,66 @@ def test_two_new_objects_without_prompts_are_one(blobs):
     assert session.new_object() == session.new_object() == 2
 
 
+def test_scrolling_through_the_labels_numbers_makes_no_objects(blobs):
+    session, _ = blobs
+    session.name_object(4, "hook")
+    for number in range(1, 7):
+        session.labels.selected_label = number
+    assert session.current_object == 6
+    assert session.object_ids == (1, 4, 6)
+    session.labels.paint((3, 80, 90), 6)
+    session.labels.selected_label = 2
+    session.set_current_object(1)
+    assert session.object_ids == (1, 4, 6)
+
+
+def test_an_object_of_another_plane_stays_in_the_table(qapp):
+    video, masks = blob_clip(3)
+    with session_on(np.stack([video, video], axis=1)) as session:
+        look_at(session, 0)
+        click(session, middle(masks, object_id=2))
+        session.set_current_object(2)
+        look_at(session, 1)
+        session.set_current_object(1)
+        assert session.object_ids == (1, 2)
+
+
+def look_at(session, plane):
+    """Go to a plane of a stack, (T, Z, Y, X)."""
+    session.viewer.dims.set_point(1, plane)
+    until(lambda: session.stack.picked == {1: plane})
+    session.wait(30)
+
+
+def delete_the_layer(session):
+    session.viewer.layers.remove(session.labels)
+
+
+def remove_the_object(session):
+    session.remove_object(1)
+
+
+def put_empty_labels_in(session):
+    session.labels.data = np.zeros_like(session.labels.data)
+
+
+@pytest.mark.parametrize("delete", [delete_the_layer, remove_the_object, put_empty_labels_in])
+def test_the_first_click_after_masks_were_deleted_can_be_undone(delete, blobs):
+    session, masks = blobs
+    delete(session)
+    session.wait(30)
+    before = session.all_prompts
+
+    click(session, middle(masks, 2))
+    assert (session.labels.data[2] == 1).any()
+    assert session.history.can_undo
+
+    session.undo()
+    session.wait(30)
+    assert not session.labels.data[2].any()
+    assert session.all_prompts == before
+
+
 def choose_settings(session, holes):
     """Track with other settings from now on."""
     session.set_choice(replace(session.choice, settings=session.choice.settings.replace(fill_holes=holes)))
@@ -295,27 +355,21 @@ def test_a_click_right_after_clear_frame_begins_anew(blobs):
 def test_a_glance_at_another_plane_leaves_the_steps(qapp):
     video, masks = blob_clip(4)
     with session_on(np.stack([video, video], axis=1)) as session:
-
-        def look_at(plane):
-            session.viewer.dims.set_point(1, plane)
-            until(lambda: session.stack.picked == {1: plane})
-            session.wait(30)
-
-        look_at(0)
+        look_at(session, 0)
         click(session, middle(masks))
         track(session)
-        look_at(1)
+        look_at(session, 1)
         assert session.history.can_undo == ""
-        look_at(0)
+        look_at(session, 0)
         session.undo()
         session.wait(30)
         assert not session.labels.data[1:].any()
         session.redo()
         session.wait(30)
         assert session.labels.data[1:, 0].any(axis=(1, 2)).all()
-        look_at(1)
+        look_at(session, 1)
         click(session, middle(masks, 1))
-        look_at(0)
+        look_at(session, 0)
         assert session.history.can_undo == ""  # what was said in the other plane would be undone with it
 
 

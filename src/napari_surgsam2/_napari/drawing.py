@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from .canvas import Index, MaskCanvas, Stroke
 from .history import FrameState, History, Step
 from .prompts import Key, PromptState
 from .records import Records
-from .stacks import LayerStack
+from .stacks import LayerStack, Plane
 from .worker import FrameAnswer, MaskUse, PromptAnswer
 
 
@@ -70,15 +70,16 @@ class Drawing:
         self._pass: Step | None = None
         self._awaited: dict[int, set[Key]] = {}  # by step, what it has no mask of yet
         self._answered: dict[int, set[Key]] = {}  # by step, what it has got
-        self._elsewhere: dict[object, _Plane] = {}
+        self._elsewhere: dict[Plane, _Plane] = {}
 
     # What is drawn into
 
     def use(self, canvas: MaskCanvas) -> None:
-        """Draw into other labels from now on; what was done cannot be undone in them."""
-        self.drop_canvas()
+        """Draw into other labels from now on; what was done in those before cannot be undone in them."""
+        if self.canvas is not None:
+            self.drop_canvas()
+            self.forget()
         self.canvas = canvas
-        self.forget()
 
     def drop_canvas(self) -> None:
         """Let go of the labels."""
@@ -120,6 +121,24 @@ class Drawing:
         self.records, self.edited, self._unpainted, self._bare, self.history, before = here
         if (before.points, before.boxes) != (said.points, said.boxes):
             self.history.clear()
+
+    @property
+    def records_by_plane(self) -> dict[Plane, Records]:
+        """What is known of every plane of the image."""
+        return {self._stack.plane: self.records} | {p: other.records for p, other in self._elsewhere.items()}
+
+    @property
+    def edited_by_plane(self) -> dict[Plane, set[Key]]:
+        """Where the user painted, in every plane of the image."""
+        return {self._stack.plane: self.edited} | {p: other.edited for p, other in self._elsewhere.items()}
+
+    def take_up(self, records: Mapping[Plane, Records], edited: Mapping[Plane, set[Key]]) -> None:
+        """Go on with what was known of planes of the image; there are no steps yet."""
+        for plane, known in records.items():
+            if plane == self._stack.plane:
+                self.records, self.edited = known, edited[plane]
+            else:
+                self._elsewhere[plane] = _Plane(known, edited[plane], {}, {}, History(), PromptState())
 
     # What the user paints
 

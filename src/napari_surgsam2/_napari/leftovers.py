@@ -9,6 +9,7 @@ from napari_surgsam2.video.layers import METADATA_KEY
 
 from .prompts import GivenMask, Key
 from .records import Records
+from .stacks import Plane
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -22,17 +23,20 @@ class Left:
 
     Attributes
     ----------
-    plane : tuple
-        The part of the image that it was on; names alone belong to all of it.
-    records, names, masks, edited
-        As the session had them.
+    names : dict of int to str
+        By object id; they belong to all of the image.
+    records : dict of Plane to Records
+        What is known of each plane of the image.
+    edited : dict of Plane to set of Key
+        Where each was painted.
+    masks : dict of Plane to dict
+        The masks given in each.
     """
 
-    plane: tuple[int | None, tuple[tuple[int, int], ...]]
-    records: Records
     names: dict[int, str]
-    masks: dict[Key, GivenMask]
-    edited: set[Key]
+    records: dict[Plane, Records]
+    edited: dict[Plane, set[Key]]
+    masks: dict[Plane, dict[Key, GivenMask]]
 
 
 def leave(labels: Labels, left: Left) -> None:

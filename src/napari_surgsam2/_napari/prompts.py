@@ -26,7 +26,7 @@ from .prompt_layers import (
     restore_points,
     rows_for,
 )
-from .stacks import LayerStack
+from .stacks import LayerStack, Plane
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -121,7 +121,7 @@ class PromptLayers:
         self.problems: list[str] = []  # what is to be said of the last that was read
         self._viewer = viewer
         self._on_change = on_change
-        self._elsewhere: dict[object, dict[Key, GivenMask]] = {}  # masks given in other planes
+        self._elsewhere: dict[Plane, dict[Key, GivenMask]] = {}  # masks given in other planes
         self._before_drag: npt.NDArray[np.float64] | None = None
         self._drawing = False
         self._seen: Any = None
@@ -134,6 +134,16 @@ class PromptLayers:
         self._elsewhere[self.stack.plane] = self.masks
         self.stack = stack
         self.masks = self._elsewhere.pop(stack.plane, {})
+
+    @property
+    def masks_by_plane(self) -> dict[Plane, dict[Key, GivenMask]]:
+        """The masks that were given, in every plane."""
+        return {**self._elsewhere, self.stack.plane: dict(self.masks)}
+
+    @masks_by_plane.setter
+    def masks_by_plane(self, masks: Mapping[Plane, dict[Key, GivenMask]]) -> None:
+        self._elsewhere = dict(masks)
+        self.masks = self._elsewhere.pop(self.stack.plane, {})
 
     def use_points(self, layer: Points | None = None) -> Points:
         """Read clicks from a layer, or from a new one.

@@ -109,6 +109,7 @@ class Session(QObject):
         self._following = False
         self._moved_at = 0.0
         self._known: dict[Key, tuple[Prompt, ...]] = {}
+        self._state = PromptState()  # that they were read from
         self._told: set[str] = set()  # since the user did something
         self._complaints: set[str] = set()  # of the prompts as they are
         self._limits: tuple[float, float] | None = None
@@ -180,7 +181,7 @@ class Session(QObject):
         else:
             require_fit(layer, self.stack)
         self._work.finish()
-        self._drop_labels()
+        self._disconnect_labels()
         self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
@@ -192,9 +193,10 @@ class Session(QObject):
         for found in ids_in(layer):
             if layer is not self.labels:
                 return
+            new = found - self._found
             self._ids |= found
-            self._tell_of_taken(found - self._found, layer)
             self._found |= found
+            self._tell_of_taken(new, layer)
             yield
 
     def _tell_of_taken(self, found: set[int], layer: Labels) -> None:
@@ -216,12 +218,15 @@ class Session(QObject):
                 )
 
     def _drop_labels(self) -> None:
+        self._disconnect_labels()
+        self.drawing.drop_canvas()
+
+    def _disconnect_labels(self) -> None:
         if self.labels is not None:
             with suppress(ValueError, TypeError, RuntimeError):
                 self.labels.events.selected_label.disconnect(self._on_selected_label)
                 self.labels.events.colormap.disconnect(self._restyle)
                 self.labels.events.data.disconnect(self._on_labels_data)
-            self.drawing.drop_canvas()
 
     @property
     def canvas(self) -> MaskCanvas | None:
@@ -338,6 +343,8 @@ class Session(QObject):
                 f"The object's number is {object_id}; the labels '{canvas.layer.name}' hold numbers up to "
                 f"{canvas.largest_id}. Take a smaller number, or labels of a wider type."
             )
+        if self._is_empty(self._current):  # the labels' spin box goes through many numbers
+            self._ids.discard(self._current)
         self._ids.add(object_id)
         self._current = object_id
         self._set_defaults()
@@ -347,8 +354,7 @@ class Session(QObject):
 
     def new_object(self) -> int:
         """Begin a new object, the current one from now on; an empty one is used first."""
-        used = {key[1] for key in self._known} | set(self.records.noted_ids)
-        used |= self._labelled_ids() | self._found
+        used = self._used_ids()
         if self._looking.is_busy and self.labels is not None:
             used.add(largest_id_in(self.labels))  # far faster than to look for each
         unused = (i for i in sorted(self._ids) if i not in used and i not in self.names)
@@ -356,6 +362,22 @@ class Session(QObject):
         object_id = max(self._ids | used | self.names.keys(), default=0) + 1 if free is None else free
         self.set_current_object(object_id)
         return object_id
+
+    def _is_empty(self, object_id: int) -> bool:
+        """Whether an object has neither prompts nor masks nor a name, in any plane."""
+        return object_id not in self._used_ids() and object_id not in self.names
+
+    def _used_ids(self) -> set[int]:
+        """Return the numbers of prompts and masks, as far as they are known."""
+        used = self._labelled_ids() | self._found | {i for _, i in self._known}
+        used |= {*self._state.points.object_ids, *self._state.boxes.object_ids}
+        for masks in self.prompts.masks_by_plane.values():
+            used |= {i for _, i in masks}
+        for records in self.drawing.records_by_plane.values():
+            used |= set(records.noted_ids)
+        for edited in self.drawing.edited_by_plane.values():
+            used |= {i for _, i in edited}
+        return used
 
     def name_object(self, object_id: int, name: str) -> None:
         """Give an object a name; an empty one takes it away."""
@@ -994,18 +1016,24 @@ class Session(QObject):
     def _leave(self) -> None:
         """Leave what no layer holds with our own labels, for the next session on the same video."""
         if self.labels is not None:
-            masks = dict(self.prompts.masks)
-            leave(self.labels, Left(self.stack.plane, self.records, self.names, masks, self.drawing.edited))
+            drawing = self.drawing
+            left = Left(
+                self.names, drawing.records_by_plane, drawing.edited_by_plane, self.prompts.masks_by_plane
+            )
+            leave(self.labels, left)
 
     def _take_up_left(self, labels: Labels) -> None:
         left = take_up(labels)
         if left is None:
             return
         self.names.update(left.names)
-        if left.plane == self.stack.plane and left.records.n_frames == self.stack.n_frames:
-            self.prompts.masks = left.masks
-            self.drawing.records, self.drawing.edited = left.records, left.edited
-            self._ids |= {i for i in left.records.object_ids if left.records[i].present.any()}
+        shape = self.stack.layer_shape
+        lengths = {plane: 1 if plane[0] is None else shape[plane[0]] for plane in left.records}
+        if all(records.n_frames == lengths[plane] for plane, records in left.records.items()):
+            self.prompts.masks_by_plane = left.masks
+            self.drawing.take_up(left.records, left.edited)
+            for records in left.records.values():
+                self._ids |= {i for i in records.object_ids if records[i].present.any()}
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread of a closed session to end."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_surgsam2.video import Video
 
+Plane = tuple[int | None, tuple[tuple[int, int], ...]]  # the frame axis, and what is picked along others
 _TIME_NAMES = ("t", "time", "frame", "frames")
 _PICTURE_NAMES = ("y", "x")
 _PICKED_LETTERS = "ZC"  # what `open_video` calls the axes that one index is picked along
@@ -60,7 +61,7 @@ class LayerStack:
         return 1 if self.frame_axis is None else self.layer_shape[self.frame_axis]
 
     @property
-    def plane(self) -> tuple[int | None, tuple[tuple[int, int], ...]]:
+    def plane(self) -> Plane:
         """Which part of the layer it is, to be looked up by."""
         return self.frame_axis, tuple(sorted(self.picked.items()))
 
