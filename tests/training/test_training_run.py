@@ -1,7 +1,9 @@
 """Training runs: they learn, go on exactly where they stopped, and leave a model to track with."""
 
 import csv
+import functools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from napari_surgsam2.checkpoints import load_model
 from napari_surgsam2.checkpoints.saving import save_model
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.network import ConvNetConfig, NetworkConfig, Sam2Network
-from napari_surgsam2.training import TrainingRun, TrainingSettings
+from napari_surgsam2.training import TrainingRun, TrainingSettings, synthetic
 from napari_surgsam2.training.optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
 from napari_surgsam2.training.settings import OptimizerSettings
 from napari_surgsam2.training.validation import first_views, score_video
@@ -177,6 +179,28 @@ def test_pools_are_made_once_and_give_the_clips_of_their_seeds(tmp_path):
     assert pool.sample(np.random.default_rng(0), 2, (1, 3)).frames.shape == (2, 32, 40, 3)
     with pytest.raises(UsageError, match="made with"):
         ClipPool(tmp_path / "pool", ["microscopy"], 8, 3, 2, (32, 40))
+
+
+CLIPS = (["microscopy"], 7, 3, 2, (32, 40))
+
+
+def test_a_pool_whose_process_is_killed_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_one_thread", functools.partial(os._exit, 1))
+    with pytest.raises(OutputError, match=r"ended unexpectedly.*give the same command to go on"):
+        synthetic.ClipPool(tmp_path, *CLIPS, processes=1)
+
+
+def test_a_pool_that_is_interrupted_leaves_no_processes_and_keeps_its_clips(tmp_path):
+    before = set(multiprocessing.active_children())
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        synthetic.ClipPool(tmp_path, *CLIPS, processes=1, progress=interrupt)
+    assert kept  # and with it what was being done
+    assert set(multiprocessing.active_children()) <= before
+    assert np.load(tmp_path / "done.npy").sum() == 1
 
 
 def test_a_folder_of_another_run_is_left_alone(finished, tmp_path):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,9 @@ _FRAMES_IN_POOL = "frames.npy"
 _DONE_IN_POOL = "done.npy"
 _ABOUT_POOL = "pool.json"
 _CHOICES, _CHOICES_OF_VIDEOS = 77, 78  # keep what is drawn here apart from what the scenes draw
+
+# Place in the pool, seed, kinds of scenes, length and size of a clip.
+_Job = tuple[int, int, Sequence[str], int, tuple[int, int]]
 
 
 def scene_mix(scenes: Sequence[str]) -> Mapping[str, float]:
@@ -144,7 +152,7 @@ class ClipPool:
     UsageError
         If the folder holds a pool made with other values.
     OutputError
-        If there is not enough room for it.
+        If there is not enough room for it, or a process that makes clips is killed.
     """
 
     def __init__(
@@ -212,13 +220,18 @@ class ClipPool:
             return
         a = self._about
         jobs = [(i, a["seed"] + i, a["scenes"], a["length"], tuple(a["size"])) for i in missing]
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(processes, initializer=_one_thread) as pool:
-            for n, (i, clip) in enumerate(pool.imap_unordered(_render_job, jobs, chunksize=4), 1):
-                self._frames[i], self._labels[i] = clip.frames, clip.labels
-                self._done[i] = 1
-                if progress is not None:
-                    progress(a["clips"] - len(missing) + n, a["clips"])
+        try:
+            with closing(_rendered(jobs, processes or _most_processes())) as made:
+                for n, (i, clip) in enumerate(made, 1):
+                    self._frames[i], self._labels[i] = clip.frames, clip.labels
+                    self._done[i] = 1
+                    if progress is not None:
+                        progress(a["clips"] - len(missing) + n, a["clips"])
+        except BrokenProcessPool as error:
+            raise OutputError(
+                f"A process that makes the clips for '{self.folder}' ended unexpectedly, perhaps for lack of "
+                "memory. The clips that are made are kept: give the same command to go on."
+            ) from error
         for array in (self._frames, self._labels, self._done):
             array.flush()
 
@@ -249,6 +262,33 @@ def _shows_something(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     return np.asarray(labels.any(axis=(1, 2)))
 
 
+def _most_processes() -> int:
+    """Return how many processes there may be: one for each core, and no more than Windows can wait for."""
+    return min(os.cpu_count() or 1, 61)
+
+
+def _rendered(jobs: Sequence[_Job], processes: int) -> Generator[tuple[int, SampledClip]]:
+    """Make clips in processes, in any order; these are killed where the iteration ends before."""
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(processes, context, initializer=_one_thread)
+    waiting = iter(jobs)
+    try:
+        # A few at a time, for those that are made stay in memory until they are taken.
+        futures = {executor.submit(_render_job, job) for job in islice(waiting, 4 * processes)}
+        while futures:
+            done, futures = wait(futures, return_when=FIRST_COMPLETED)
+            futures |= {executor.submit(_render_job, job) for job in islice(waiting, len(done))}
+            for future in done:
+                yield future.result()
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
 def _one_thread() -> None:
     import torch
 
@@ -257,8 +297,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _render_job(
-    job: tuple[int, int, Sequence[str], int, tuple[int, int]],
-) -> tuple[int, SampledClip]:
+def _render_job(job: _Job) -> tuple[int, SampledClip]:
     index, seed, scenes, length, size = job
     return index, render(seed, scenes, length, size)
