@@ -332,6 +332,48 @@ def test_a_viewer_with_more_axes_than_the_image(expected):
         same_as_plain(session.labels.data, expected)
 
 
+# Units
+
+
+def test_frames_are_gone_to_beside_a_layer_in_smaller_units():
+    """napari shows both in the smaller ones, and does not convert positions from them by itself."""
+    viewer = ViewerModel()
+    units, scale = ("s", "mm", "mm"), np.array([2.0, 0.5, 0.5])
+    with session_on(VIDEO, viewer, units=units, scale=scale) as session:
+        click(session, middle(MASKS))
+        assert session.told == []
+        viewer.add_image(VIDEO, units=("ms", "um", "um"), scale=1000 * scale, name="other")
+        assert viewer.dims.range[0].stop == 1000 * 2 * (N - 1)
+        for frame in (1, N - 1):
+            session.go_to(frame)
+            assert session.current_frame == frame
+            assert viewer.dims.current_step[0] == frame
+            assert session.canvas.is_in_view((frame,))
+            assert not session.canvas.is_in_view((0,))
+
+        # Points of the user's own are taken from where they are seen.
+        mine = viewer.add_points(
+            session.points.data, units=("ms", "um", "um"), scale=1000 * scale, name="mine"
+        )
+        session.use_points(mine)
+        session.wait(30)
+        assert [(p.frame, p.y, p.x) for p in session.all_prompts] == [
+            pytest.approx((p.frame, p.y, p.x)) for p in [middle(MASKS)]
+        ]
+        click(session, middle(MASKS, 1))
+        (said,) = session.told
+        assert "smaller units than 'clip'" in said
+
+
+def test_units_of_different_kinds_are_not_converted_by_napari_either():
+    viewer = ViewerModel()
+    with session_on(VIDEO, viewer, units=("s", "mm", "mm"), scale=(2.0, 0.5, 0.5)) as session:
+        viewer.add_image(VIDEO, name="other")  # in pixels
+        session.go_to(2)
+        assert session.current_frame == 2
+        assert session.told == []
+
+
 # Single pictures
 
 

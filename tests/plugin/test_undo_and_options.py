@@ -6,7 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.utils.action_manager import action_manager
+from napari.utils.key_bindings import KeymapHandler, coerce_keybinding
 from napari.utils.notifications import NotificationSeverity, notification_manager
+from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
@@ -590,6 +593,40 @@ def test_keys(make_napari_viewer, open_widget, surgery, qtbot):
     key(Qt.Key.Key_C)
     widget.wait()
     assert [type(p) for p in session.all_prompts] == [Point, Mask]
+
+
+@pytest.fixture
+def naparis_keys():
+    """napari's own keys, bound as its window does when it is made."""
+    for action, keys in default_shortcuts.items():
+        for key in keys:
+            action_manager.bind_shortcut(action, key)
+    yield
+    for action in default_shortcuts:
+        action_manager.unbind_shortcut(action)
+
+
+@pytest.mark.filterwarnings("ignore:Could not resolve type hint:UserWarning")  # of one that needs a window
+@pytest.mark.parametrize("layer", ["image", "points", "boxes", "labels"])
+def test_no_key_is_taken_from_napari(layer, naparis_keys, widget):
+    widget.session.box_mode()
+    viewer, selected = widget.viewer, getattr(widget.session, layer)
+    chain = KeymapHandler()
+    chain.keymap_providers = [selected, viewer]
+    naparis = {**viewer.class_keymap, **selected.class_keymap}
+    assert len(naparis) > 20
+    for key, function in naparis.items():
+        assert chain.active_keymap[key].__func__ is function, key
+    ours = {str(key) for key in viewer.keymap if key not in naparis}
+    assert {"T", "C", "N", "J"} - ours == {"image": {"C"}, "boxes": {"T"}}.get(layer, set())
+
+
+def test_a_shortcut_of_the_users_own_for_the_viewer_stays(open_widget, monkeypatch):
+    """As napari's preferences make it, on the class."""
+    monkeypatch.setattr(ViewerModel, "class_keymap", {coerce_keybinding("J"): print})
+    widget = open_widget(ViewerModel())
+    assert coerce_keybinding("J") not in widget.viewer.keymap
+    assert coerce_keybinding("N") in widget.viewer.keymap
 
 
 # Passes

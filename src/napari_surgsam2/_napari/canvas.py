@@ -17,6 +17,7 @@ from napari_surgsam2.video.layers import METADATA_KEY
 from .prompt_layers import transforms
 from .stacks import LayerStack
 from .timers import single_shot
+from .units import viewer_factors
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -138,7 +139,8 @@ class MaskCanvas:
         """Whether a frame is what the viewer shows; in three dimensions everything is."""
         if self._viewer.dims.ndisplay == 3:
             return True
-        shown = self.layer.world_to_data(self._viewer.dims.point)
+        factors = viewer_factors(self._viewer, self.layer)
+        shown = self.layer.world_to_data(np.asarray(self._viewer.dims.point)[-len(factors) :] * factors)
         return all(round(float(shown[axis])) == at for axis, at in enumerate(index))
 
     def repaint(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .stacks import LayerStack
+from .units import viewer_factors
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -19,7 +21,7 @@ class Position:
     Attributes
     ----------
     moving : bool
-        Whether it is being changed by `go_to`, and not by the user.
+        Whether it is being changed from here, and not by the user.
     """
 
     def __init__(self, viewer: ViewerModel, image: Image) -> None:
@@ -28,7 +30,14 @@ class Position:
 
     def place(self) -> list[float]:
         """Return the position in the image's data, an entry for each axis."""
-        return [float(v) for v in self._image.world_to_data(self._viewer.dims.point)]
+        factors = viewer_factors(self._viewer, self._image)
+        point = np.asarray(self._viewer.dims.point)[-len(factors) :] * factors
+        return [float(v) for v in self._image.world_to_data(point)]
+
+    @property
+    def is_in_other_units(self) -> bool:
+        """Whether the viewer's units are not the image's."""
+        return not np.allclose(viewer_factors(self._viewer, self._image), 1.0)
 
     def frame(self, stack: LayerStack) -> int:
         """Return the frame of a stack that is in view."""
@@ -38,14 +47,22 @@ class Position:
 
     def go_to(self, stack: LayerStack, frame: int) -> None:
         """Show a frame of a stack."""
-        axis = stack.frame_axis
-        if axis is None or frame == self.frame(stack):
-            return
+        if stack.frame_axis is not None and frame != self.frame(stack):
+            self._move({stack.frame_axis: frame})
+
+    def go_to_plane(self, stack: LayerStack) -> None:
+        """Show the plane that a stack was picked at."""
+        self._move(stack.picked)
+
+    def _move(self, indices: Mapping[int, int]) -> None:
+        """Move the sliders of some axes of the image."""
         row = self.place()
-        row[axis] = frame
-        world = self._image.data_to_world(row)
+        for axis, index in indices.items():
+            row[axis] = index
+        world = np.asarray(self._image.data_to_world(row)) / viewer_factors(self._viewer, self._image)
         self.moving = True
         try:
-            self._viewer.dims.set_point(self._viewer.dims.ndim - len(row) + axis, float(world[axis]))
+            for axis in indices:
+                self._viewer.dims.set_point(self._viewer.dims.ndim - len(row) + axis, float(world[axis]))
         finally:
             self.moving = False

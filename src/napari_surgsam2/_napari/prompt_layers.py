@@ -16,6 +16,7 @@ from napari_surgsam2.prompts.tables import polarity
 from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
 from .stacks import LayerStack
+from .units import layer_to_layer, unit_factors
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -201,7 +202,7 @@ def places_of(
     finite = np.array([np.isfinite(row).all() for row in rows], dtype=bool)
     table = np.where(finite[:, None], rows, 0.0)
     if len(table) and not _same_place(layer, image):
-        table = np.array([image.world_to_data(layer.data_to_world(row)) for row in table])
+        table = np.array([layer_to_layer(row, layer, image) for row in table])
     places, inside = stack.to_frame(table)
     return places, inside & finite
 
@@ -210,7 +211,7 @@ def rows_for(layer: Points | Shapes, places: npt.ArrayLike, stack: LayerStack) -
     """Take (frame, y, x), (N, 3), to positions in a layer, (N, D)."""
     rows, image = stack.to_layer(places), stack.layer
     if len(rows) and not _same_place(layer, image):
-        rows = np.array([layer.world_to_data(image.data_to_world(row)) for row in rows])
+        rows = np.array([layer_to_layer(row, image, layer) for row in rows])
     return rows
 
 
@@ -285,7 +286,8 @@ def _same_place(layer: Points | Shapes, image: Image) -> bool:
     own, other = layer.affine.affine_matrix, image.affine.affine_matrix
     n = layer.ndim
     return bool(
-        np.allclose(layer.scale, image.scale[-n:])
+        np.allclose(unit_factors(layer.units, image.units), 1.0)
+        and np.allclose(layer.scale, image.scale[-n:])
         and np.allclose(layer.translate, image.translate[-n:])
         and np.allclose(layer.rotate, image.rotate)
         and np.allclose(layer.shear, image.shear)

@@ -112,6 +112,7 @@ class Session(QObject):
         self._state = PromptState()  # that they were read from
         self._told: set[str] = set()  # since the user did something
         self._complaints: set[str] = set()  # of the prompts as they are
+        self._warned_of_units = False
         self._limits: tuple[float, float] | None = None
         self._closed = False
         self._swapping = False  # some frames are as they were before a step, others not yet
@@ -560,6 +561,8 @@ class Session(QObject):
         """
         if self._closed or self._swapping:
             return
+        if how is None:
+            self._warn_of_units()
         state = self.prompts.state()
         wanted = self.prompts.read(state)
         if how is None and self._giver.begin_with_what_is_there(wanted, self._known, cleared):
@@ -583,6 +586,15 @@ class Session(QObject):
             paint_points(self.points, state.points, self.color)
         self._set_defaults()
         self.changed.emit()
+
+    def _warn_of_units(self) -> None:
+        if self._position.is_in_other_units and not self._warned_of_units:
+            self._warned_of_units = True
+            self.warned.emit(
+                f"Another layer has smaller units than '{self.image.name}', so that the viewer shows both in "
+                "those; napari does not convert clicks and strokes, which land in wrong places. Give all "
+                "layers the same units."
+            )
 
     def _has_room_for(self, object_id: int) -> bool:
         return self.canvas is None or object_id <= self.canvas.largest_id

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils import progress as activity
+from napari.utils.key_bindings import coerce_keybinding
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
@@ -21,10 +22,11 @@ from . import autosaves, choosing, saving
 from .controls import Controls
 from .keeping import Keeper
 from .object_table import ObjectRow
+from .position import Position
 from .reader import get_reader
 from .review import Review
 from .session import Session
-from .stacks import LayerStack, axis_name, frame_axes
+from .stacks import axis_name, frame_axes
 from .timers import single_shot
 from .worker import PassEnd, PassFrame
 
@@ -153,7 +155,11 @@ class SurgSam2Widget(QWidget):
             "Control-Z": lambda s: s.undo(),
             "Control-Shift-Z": lambda s: s.redo(),
         }
+        # What is bound here comes before these, which may be shortcuts of the user's own making.
+        naparis = {key for kind in type(self.viewer).__mro__ for key in getattr(kind, "class_keymap", ())}
         for key, action in keys.items():
+            if coerce_keybinding(key) in naparis:
+                continue
 
             def bound(_viewer: Any, action: Callable[[Session], object] = action) -> None:
                 self._do(action)
@@ -524,7 +530,8 @@ class SurgSam2Widget(QWidget):
                 raise UsageError("A project cannot be opened while tracking; press Stop first.")
             project = load_project(Path(path))
             image = self._image_of(project)
-            stack = saving.stack_for(project, image, image.world_to_data(self.viewer.dims.point))
+            position = Position(self.viewer, image)
+            stack = saving.stack_for(project, image, position.place())
             if project.contrast_limits is not None and image.contrast_limits != list(project.contrast_limits):
                 image.contrast_limits = project.contrast_limits  # what the network saw
             self.controls.models.setValue(saving.choice_of(project, self.controls.models.device.value))
@@ -532,7 +539,7 @@ class SurgSam2Widget(QWidget):
             if session is not None and session.image is image and session.stack.plane == stack.plane:
                 self._on_model()
             else:
-                self._show_plane(stack)
+                position.go_to_plane(stack)
                 self.begin(image, stack.frame_axis)
             if self.session is not None:
                 alone = not self.session.has_prompts
@@ -547,16 +554,6 @@ class SurgSam2Widget(QWidget):
                     )
         except SurgSam2Error as error:
             self._tell(str(error))
-
-    def _show_plane(self, stack: LayerStack) -> None:
-        """Move the viewer to where a stack was picked."""
-        image = stack.layer
-        row = [float(value) for value in image.world_to_data(self.viewer.dims.point)]
-        for axis, index in stack.picked.items():
-            row[axis] = index
-        world = image.data_to_world(row)
-        for axis in stack.picked:
-            self.viewer.dims.set_point(self.viewer.dims.ndim - len(row) + axis, float(world[axis]))
 
     def _image_of(self, project: Project) -> Image:
         """Return the layer of a project's video, opening it where it is not there."""
