@@ -138,6 +138,19 @@ def test_clicks_before_and_after_a_stroke_that_was_quicker_both_count(session):
     assert (found == 1).sum() > 0.5 * MASKS[3].sum()
 
 
+def test_a_stroke_that_was_quicker_than_a_mask_outlives_a_pass_that_was_asked_for_at_once(session):
+    painted = click_and_paint(session)
+    session.track()
+    session.wait(60)
+    found = session.canvas.frame(3)
+    np.testing.assert_array_equal(found[painted > 0], painted[painted > 0])
+    assert (found == 1)[MASKS[3]].mean() > 0.7
+    assert given(session, 3) == [Point]
+    track(session)
+    assert given(session, 3) == [Mask]
+    np.testing.assert_array_equal(session.canvas.frame(3), found)
+
+
 def move(session):
     data = session.points.data.copy()
     data[-1, 1] += 2

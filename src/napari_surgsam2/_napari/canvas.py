@@ -17,7 +17,7 @@ from napari_surgsam2.video.layers import METADATA_KEY
 from .prompt_layers import transforms
 from .stacks import LayerStack
 from .timers import single_shot
-from .units import viewer_factors
+from .units import place_in_view
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -139,8 +139,7 @@ class MaskCanvas:
         """Whether a frame is what the viewer shows; in three dimensions everything is."""
         if self._viewer.dims.ndisplay == 3:
             return True
-        factors = viewer_factors(self._viewer, self.layer)
-        shown = self.layer.world_to_data(np.asarray(self._viewer.dims.point)[-len(factors) :] * factors)
+        shown = place_in_view(self._viewer, self.layer)
         return all(round(float(shown[axis])) == at for axis, at in enumerate(index))
 
     def repaint(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .stacks import LayerStack
-from .units import viewer_factors
+from .units import place_in_view, viewer_factors
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -30,9 +30,7 @@ class Position:
 
     def place(self) -> list[float]:
         """Return the position in the image's data, an entry for each axis."""
-        factors = viewer_factors(self._viewer, self._image)
-        point = np.asarray(self._viewer.dims.point)[-len(factors) :] * factors
-        return [float(v) for v in self._image.world_to_data(point)]
+        return [float(v) for v in place_in_view(self._viewer, self._image)]
 
     @property
     def is_in_other_units(self) -> bool:

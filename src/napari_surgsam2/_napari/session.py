@@ -355,7 +355,7 @@ class Session(QObject):
 
     def new_object(self) -> int:
         """Begin a new object, the current one from now on; an empty one is used first."""
-        used = self._used_ids()
+        used = self._used_ids() | self._labelled_ids()
         if self._looking.is_busy and self.labels is not None:
             used.add(largest_id_in(self.labels))  # far faster than to look for each
         unused = (i for i in sorted(self._ids) if i not in used and i not in self.names)
@@ -366,11 +366,13 @@ class Session(QObject):
 
     def _is_empty(self, object_id: int) -> bool:
         """Whether an object has neither prompts nor masks nor a name, in any plane."""
-        return object_id not in self._used_ids() and object_id not in self.names
+        if object_id in self.names or object_id in self._used_ids():
+            return False
+        return self.canvas is None or not (self.canvas.frame(self.current_frame) == object_id).any()
 
     def _used_ids(self) -> set[int]:
-        """Return the numbers of prompts and masks, as far as they are known."""
-        used = self._labelled_ids() | self._found | {i for _, i in self._known}
+        """Return the numbers of prompts and masks, as far as they are known without looking at labels."""
+        used = self._found | {i for _, i in self._known}
         used |= {*self._state.points.object_ids, *self._state.boxes.object_ids}
         for masks in self.prompts.masks_by_plane.values():
             used |= {i for _, i in masks}

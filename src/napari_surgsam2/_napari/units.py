@@ -21,10 +21,12 @@ def unit_factors(given: Sequence[Any] | None, wanted: Sequence[Any]) -> npt.NDAr
     given : sequence of pint.Unit or None
         One for each axis, the last ones being those of `wanted`; None where positions have no units.
     wanted : sequence of pint.Unit
-        One for each axis. Where one cannot be converted, none is: so does napari.
+        One for each axis. Where one is missing or cannot be converted, none is: so does napari.
     """
-    pairs = [] if given is None else list(zip(given[-len(wanted) :], wanted, strict=True))
-    if not pairs or not all(one.is_compatible_with(other) for one, other in pairs):
+    if given is None or len(given) < len(wanted):
+        return np.ones(len(wanted))
+    pairs = list(zip(given[-len(wanted) :], wanted, strict=True))
+    if not all(one.is_compatible_with(other) for one, other in pairs):
         return np.ones(len(wanted))
     return np.array([float((1.0 * one).to(other).magnitude) for one, other in pairs])
 
@@ -33,6 +35,15 @@ def viewer_factors(viewer: ViewerModel, layer: Layer) -> npt.NDArray[np.float64]
     """Return what positions of the viewer are multiplied by to be in a layer's units, (D,)."""
     shown = getattr(viewer.dims, "units", None)  # None where layers have units of different kinds
     return unit_factors(shown, layer.units)
+
+
+def place_in_view(viewer: ViewerModel, layer: Layer) -> npt.NDArray[np.float64]:
+    """Return where in a layer's data the viewer's sliders are, (D,)."""
+    place = np.zeros(layer.ndim)
+    shown = viewer.dims.point[-layer.ndim :]
+    place[-len(shown) :] = shown  # fewer while the viewer is being closed
+    found: npt.NDArray[np.float64] = np.asarray(layer.world_to_data(place * viewer_factors(viewer, layer)))
+    return found
 
 
 def layer_to_layer(row: npt.ArrayLike, layer: Layer, other: Layer) -> npt.NDArray[np.float64]:
