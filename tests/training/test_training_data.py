@@ -754,25 +754,30 @@ def test_workers_make_the_same_batches_and_hand_over_errors(data: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_workers_do_not_keep_python_from_ending(data: Path, tmp_path: Path) -> None:
-    """As where an error's traceback keeps hold of the clips to come."""
-    settings = run_settings(data, workers=2, steps=100).to_dict()
+@pytest.mark.parametrize(("frames", "said"), [(3, ""), (13, "No clip of 13 frames from")])
+def test_workers_do_not_keep_python_from_ending(data: Path, tmp_path: Path, frames: int, said: str) -> None:
+    """As where an error's traceback keeps hold of the clips to come, or the error is one of theirs."""
+    settings = run_settings(data, workers=1, steps=100, frames=frames).to_dict()
     code = (
         "from napari_surgsam2.training.loading import ClipSampler\n"
         "from napari_surgsam2.training.settings import TrainingSettings\n"
         "if __name__ == '__main__':\n"
         f"    settings = TrainingSettings.from_dict({settings!r})\n"
         "    batches = ClipSampler(settings, 64).batches()\n"
-        "    next(batches)\n"
         "    import sys\n"
         "    sys.kept = batches\n"
+        "    try:\n"
+        "        next(batches)\n"
+        "    except ValueError as error:\n"
+        "        sys.exit(str(error))\n"
     )
     (tmp_path / "main.py").write_text(code)
 
     command = [sys.executable, "-W", "ignore", "main.py"]
-    ended = subprocess.run(command, cwd=tmp_path, timeout=60, check=True, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=tmp_path, timeout=60, check=False, capture_output=True, text=True)
 
-    assert ended.stderr == ""
+    assert ended.stderr.startswith(said)
+    assert bool(ended.stderr) == bool(ended.returncode) == bool(said)
 
 
 def test_an_error_in_a_worker_is_raised_as_it_is(data: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -176,16 +175,12 @@ class ClipSampler:
         with _interrupts_ignored():
             batches = iter(loader)
         workers = [p for p in multiprocessing.active_children() if p not in others]
-        end = partial(_end, workers)
-        atexit.register(end)
-        try:
-            for clips in batches:
-                for clip in clips:
-                    if isinstance(clip, Exception):
-                        raise clip
-                yield clips
-        finally:
-            atexit.unregister(end)
+        atexit.register(_end, workers)
+        for clips in batches:
+            for clip in clips:
+                if isinstance(clip, Exception):
+                    raise clip
+            yield clips
 
 
 class _Clips(Dataset[TrainingClip | SurgSam2Error]):
