@@ -55,6 +55,8 @@ def layer_number(image: Image, viewer: ViewerModel) -> int:
     again what was kept of it, and nothing of another.
     """
     source = source_path(image)
+    if source is None:
+        return 1
     alike = [layer for layer in choosing.images(viewer) if source_path(layer) == source]
     for layer in alike:
         if layer not in _numbers:
