@@ -34,6 +34,7 @@ def test_the_defaults_are_those_of_the_paper() -> None:
         ("precision", "float16", "'auto', 'float32' or 'bfloat16'"),
         ("pruning", 2, "PruningSettings"),
         ("obey_clicks", 1, "True or False"),
+        ("doubt_masks", "no", "True or False"),
         ("mirrored", "yes", "True, False or 'auto'"),
     ],
 )

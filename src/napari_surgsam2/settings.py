@@ -102,8 +102,13 @@ class TrackingSettings(_Settings):
         clicks, as long as it is not expected to be much worse. An object with a positive click, or whose mask
         so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
         contradicts all the same tell that it is not. Corrective clicks that lead to a mask which obeys no
-        more of them, and is expected to fit worse, leave the mask so far. False is SAM 2, which looks at none
-        of this.
+        more of them, and is expected to fit worse, leave the mask so far. A mask that covers a positive click
+        on another object of the frame is corrected there. False is SAM 2, which looks at none of this.
+    doubt_masks : bool
+        Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,
+        counts as none: the object is out of view. A prompted frame whose mask has less than 0.7 of the
+        predicted IoU of the best of the object's prompted frames keeps that mask, and is not looked at in
+        others; negative clicks alone make no mask more certain than it was. SAM 2 does none of this.
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, in two of them brightened, and take the
         average of the masks, for three more encodings of that frame. Not where the object was tracked to the
@@ -135,6 +140,7 @@ class TrackingSettings(_Settings):
     pruning: PruningSettings = field(default_factory=PruningSettings)
     max_conditioning_frames: int = 8
     obey_clicks: bool = True
+    doubt_masks: bool = True
     mirrored: bool | Literal["auto"] = "auto"
     fill_holes: int = 0
     remove_speckles: int = 0
@@ -149,8 +155,9 @@ class TrackingSettings(_Settings):
         if not isinstance(self.pruning, PruningSettings):
             raise UsageError(f"pruning is {self.pruning!r}; it must be a PruningSettings.")
         self._require_integer("max_conditioning_frames", at_least=2)
-        if not isinstance(self.obey_clicks, bool):
-            raise UsageError(f"obey_clicks is {self.obey_clicks!r}; it must be True or False.")
+        for name in ("obey_clicks", "doubt_masks"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise UsageError(f"{name} is {value!r}; it must be True or False.")
         if not isinstance(self.mirrored, bool) and self.mirrored != "auto":
             raise UsageError(f"mirrored is {self.mirrored!r}; it must be True, False or 'auto'.")
         for name in ("fill_holes", "remove_speckles", "feature_cache_bytes", "memory_bytes"):

@@ -160,7 +160,9 @@ def test_a_dropped_propagation_keeps_what_it_did_and_can_be_gone_on_from(model, 
 
 
 def test_together_or_alone_is_the_same(model, clip) -> None:
-    together = Tracker(model, clip)
+    """But for clicks on another object of a frame, which tell what is not the one; here there are no such."""
+    settings = TrackingSettings(obey_clicks=False)
+    together = Tracker(model, clip, settings)
     prompts = {1: (0, (25, 20)), 2: (3, (45, 60)), 7: (0, (60, 80))}
     for object_id, (frame, at) in prompts.items():
         click(together, frame, object_id, at)
@@ -168,7 +170,7 @@ def test_together_or_alone_is_the_same(model, clip) -> None:
     everything = run(together, "forward")
 
     for object_id, (frame, at) in prompts.items():
-        alone = Tracker(model, clip)
+        alone = Tracker(model, clip, settings)
         click(alone, frame, object_id, at)
         if object_id == 2:
             click(alone, 12, 2, (40, 50))

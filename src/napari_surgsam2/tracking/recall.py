@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from .memory import ActiveMemory, FrameMemory, MemoryStore
 from .objects import TrackedObject
 from .pruning import PruningStrategy
 from .result import MemoryUse
+
+_DOUBTFUL = 0.7  # of the highest predicted IoU of an object's prompted frames
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,16 @@ def nearest_conditioning(frames: Sequence[int], frame: int, limit: int) -> list[
     return sorted(chosen + rest[: limit - len(chosen)])
 
 
+def doubtful_frames(prompted: Mapping[int, FrameMemory]) -> set[int]:
+    """Return the prompted frames whose masks are expected to fit much worse than the best of them.
+
+    Never all of them; those in which the object is out of view are not doubted.
+    """
+    ious = {frame: memory.iou for frame, memory in prompted.items() if memory.score > 0}
+    least = _DOUBTFUL * max(ious.values(), default=0.0)
+    return {frame for frame, iou in ious.items() if iou < least}
+
+
 class MemoryRecall:
     """Gathers memories, prunes them and runs the memory attention for several objects at once.
 
@@ -62,6 +74,8 @@ class MemoryRecall:
         What is left out.
     max_conditioning : int
         How many prompted frames an object looks at.
+    doubt : bool
+        Whether it looks at none whose mask is expected to fit much worse than the best.
     num_frames : int
         Frames in the video.
     activate : callable
@@ -74,6 +88,7 @@ class MemoryRecall:
         store: MemoryStore,
         pruning: PruningStrategy,
         max_conditioning: int,
+        doubt: bool,
         num_frames: int,
         activate: Callable[[TrackedObject, int, FrameMemory], ActiveMemory],
     ) -> None:
@@ -81,6 +96,7 @@ class MemoryRecall:
         self._store = store
         self._pruning = pruning
         self._max_conditioning = max_conditioning
+        self._doubt = doubt
         # SAM 2 scales the pointers' distances by the video's length where that is shorter than its limit.
         self._max_pointers = min(num_frames, network.config.max_object_pointers)
         self._activate = activate
@@ -97,12 +113,14 @@ class MemoryRecall:
         prompted = {f: memory for f, memory in obj.conditioning.items() if f != frame}
         if frame in obj.visited:
             prompted[frame] = obj.visited[frame].memory
+        doubtful = doubtful_frames(prompted) if self._doubt else set()
+        prompted = {f: memory for f, memory in prompted.items() if f not in doubtful}
         conditioning = nearest_conditioning(list(prompted), frame, self._max_conditioning)
         step = 1 if reverse else -1
         recent: dict[int, FrameMemory] = {}  # by distance
         for distance in range(1, max(slots, self._max_pointers)):
             at = frame + step * distance
-            if at in conditioning:
+            if at in conditioning or at in doubtful:
                 continue
             memory = obj.conditioning.get(at) or self._store.get(obj.object_id, at)
             if memory is not None:

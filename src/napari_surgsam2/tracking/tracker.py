@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,14 @@ from torch import Tensor
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.checkpoints.loading import is_out_of_memory
 from napari_surgsam2.errors import DeviceMemoryError, PromptError
-from napari_surgsam2.network import ConvNetConfig, Decoded, FrameFeatures, contradicted_clicks
+from napari_surgsam2.network import (
+    NEGATIVE,
+    NO_OBJECT_LOGIT,
+    ConvNetConfig,
+    Decoded,
+    FrameFeatures,
+    contradicted_clicks,
+)
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.video import Video, open_video
@@ -31,13 +38,18 @@ from .result import FrameResult, MemoryUse
 from .threads import torch_threads
 from .views import decode_views
 
+_HOPELESS = 0.02  # predicted IoU
+_HOPELESS_SCORE = -1.0  # logit: not in view, and not surely so
+Decode: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Decoded]
+
 
 class Tracker:
     """Tracks prompted objects through a video with SAM 2 and frame pruning.
 
     Coordinates are (y, x) in pixels of the video, pixel centres at integers. Objects are known by the user's
     positive ids; they can be added, prompted again and removed at any time, also between the frames of a
-    running propagation, and do not influence one another's logits. A tracker is for one thread at a time.
+    running propagation, and do not influence one another's logits, but for this: the mask of a clicked frame
+    leaves out what is clicked there as another object. A tracker is for one thread at a time.
 
     Parameters
     ----------
@@ -83,6 +95,7 @@ class Tracker:
             self._store,
             pruning or EfficientFramePruning(self.settings.pruning.prune_frames, slots),
             self.settings.max_conditioning_frames,
+            self.settings.doubt_masks,
             self.video.n_frames,
             self._activate,
         )
@@ -474,6 +487,8 @@ class Tracker:
         network = self.model.network
         recalled = [self._recall.recall(obj, frame, reverse) for obj in objects]
         decoded = network.decode(self._recall.attend(features, recalled), features)
+        if self.settings.doubt_masks:
+            decoded = _without_hopeless(decoded, network.no_obj_ptr)
         memories = network.encode_memory(features, decoded.logits, decoded.score, binarize=False)
         keys, values = network.memory_attention.project_memory(memories)
         host = memories.cpu()
@@ -538,23 +553,21 @@ class Tracker:
             elif prior is not None:
                 earlier = prior.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)[None, None].to(self.model.device)
             xy, labels = xy.to(self.model.device), labels.to(self.model.device)
-            obey = self.settings.obey_clicks
             recalled: Recalled | None = None
             # Where tracking passed a mask made of the frame alone, SAM 2 looks at the memory of that; several
             # views of the frame are worth more.
             if tracked is not None or (visit is not None and not self.mirrors):
                 recalled = self._recall.recall(obj, frame, reverse)
-            if recalled is not None and recalled.memories:
-                image = self._recall.attend(features, [recalled])
-                decoded = network.decode(image, features, xy, labels, earlier, obey)
-            elif self.mirrors:
-                views, side = self._frames.views(frame), self.model.image_size
-                decoded = decode_views(network, views, xy, labels, earlier, side, obey)
-            else:
-                image = network.without_memory(features)
-                decoded = network.decode(image, features, xy, labels, earlier, obey)
-            if obey and prior is not None and prompts.box is None and not prompts.mask_pending:
-                decoded = _unless_worse(decoded, prior, xy, labels)
+            decode = self._decoder(frame, features, recalled)
+            decoded = decode(xy, labels, earlier)
+            if self.settings.obey_clicks:
+                if prior is not None and prompts.box is None and not prompts.mask_pending:
+                    decoded = _unless_worse(decoded, prior, xy, labels)
+                others = self._clicks_on_others(obj, frame)
+                decoded = _without_others(decode, decoded, xy, labels, others)
+            if self.settings.doubt_masks and prior is not None and prompts.only_negative:
+                # They tell what the object is not, and not what it is.
+                decoded = decoded._replace(iou=decoded.iou.clamp(max=prior.iou))
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
@@ -562,6 +575,25 @@ class Tracker:
             if replaced is not None:
                 replaced.active = None
         prompts.pending = prompts.mask_pending = False
+
+    def _decoder(self, frame: int, features: FrameFeatures, recalled: Recalled | None) -> Decode:
+        """Return what makes a mask of clicks on a frame and an earlier mask, with memories if it has any."""
+        network, obey = self.model.network, self.settings.obey_clicks
+        if recalled is not None and recalled.memories:
+            image = self._recall.attend(features, [recalled])
+        elif self.mirrors:
+            views, side = self._frames.views(frame), self.model.image_size
+            return lambda xy, labels, earlier: decode_views(network, views, xy, labels, earlier, side, obey)
+        else:
+            image = network.without_memory(features)
+        return lambda xy, labels, earlier: network.decode(image, features, xy, labels, earlier, obey)
+
+    def _clicks_on_others(self, obj: TrackedObject, frame: int) -> Tensor:
+        """Return where the other objects are clicked in a frame, as of the network: (N, 2), (x, y)."""
+        prompts = [o.prompts[frame] for o in self._objects.values() if o is not obj and frame in o.prompts]
+        xy = [(p.x, p.y) for one in prompts for p in one.points if p.positive]
+        scale = torch.tensor([self.model.image_size / n for n in (self.video.width, self.video.height)])
+        return (torch.tensor(xy, dtype=torch.float32).reshape(-1, 2) * scale).to(self.model.device)
 
     def _host_memories(self, decoded: Decoded, reverse: bool) -> Iterator[FrameMemory]:
         logits, pointers = decoded.logits[:, 0].cpu(), decoded.pointer.float().cpu()
@@ -627,6 +659,17 @@ def _has_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
+def _without_hopeless(decoded: Decoded, no_pointer: Tensor) -> Decoded:
+    """Return masks of tracked objects, none of those that fit next to nothing: they are out of view."""
+    hopeless = (decoded.iou < _HOPELESS) & (decoded.score > 0)
+    return Decoded(
+        torch.where(hopeless[..., None, None], NO_OBJECT_LOGIT, decoded.logits),
+        torch.where(hopeless, no_pointer, decoded.pointer),
+        torch.where(hopeless, _HOPELESS_SCORE, decoded.score),
+        decoded.iou,
+    )
+
+
 def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:
     """Return the mask so far, if clicks that it contradicts led to none that obeys more or may fit better."""
     logits = prior.logits[None, None].to(xy.device)
@@ -636,6 +679,26 @@ def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tens
     pointer = prior.pointer[None].to(xy.device)
     score, iou = (torch.tensor([[value]], device=xy.device) for value in (prior.score, prior.iou))
     return Decoded(logits, pointer, score, iou)
+
+
+def _without_others(decode: Decode, decoded: Decoded, xy: Tensor, labels: Tensor, others: Tensor) -> Decoded:
+    """Correct a mask that covers places (N, 2) clicked on other objects, as negative clicks there would.
+
+    It stays as it is if that helps none of the clicks.
+    """
+    if not len(others):
+        return decoded
+    negative = torch.full((len(others), 1), NEGATIVE, device=xy.device)
+    covered = (
+        contradicted_clicks(decoded.logits.expand(len(others), -1, -1, -1), others[:, None], negative) > 0
+    )
+    if not covered.any():
+        return decoded
+    away = others[covered[:, 0]][None]
+    xy, labels = torch.cat((xy, away), dim=1), torch.cat((labels, negative[: away.shape[1]].T), dim=1)
+    again = decode(xy, labels, decoded.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE))
+    before, now = (int(contradicted_clicks(d.logits, xy, labels)) for d in (decoded, again))
+    return again if now < before else decoded
 
 
 def _given_mask(obj: TrackedObject, frame: int) -> BoolArray | None:

@@ -1,0 +1,104 @@
+"""What is clicked as one object belongs to no other."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_surgsam2 import Tracker, TrackingSettings, load_model
+from napari_surgsam2.evaluation import region_similarity
+from napari_surgsam2.network import NEGATIVE, NO_OBJECT_LOGIT, POSITIVE, Decoded
+from napari_surgsam2.prompts import central_position
+from napari_surgsam2.synthetic import make_scene
+from napari_surgsam2.tracking.tracker import _without_others
+
+SIZE = (320, 400)
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model("nano", device="cpu")
+
+
+def touching_instruments(seed):
+    """Return a frame (1, Y, X, 3), and by object its mask and the click in its middle."""
+    picture, labels = make_scene(seed, 1, SIZE, "teamwork").draw(0)
+    masks = {int(i): labels == i for i in np.unique(labels)[1:] if (labels == i).mean() > 0.005}
+    return picture[None], {i: (mask, central_position(mask)) for i, mask in masks.items()}
+
+
+def masks_of(model, video, objects, settings=None):
+    tracker = Tracker(model, video, settings)
+    for i, (_, at) in objects.items():
+        tracker.add_points(0, i, [at])
+    result = tracker.predict(0)
+    tracker.close()
+    return dict(zip(result.object_ids.tolist(), result.masks(), strict=True))
+
+
+def test_masks_leave_out_what_is_clicked_as_another_object(nano):
+    covered = {True: 0, False: 0}
+    fit = {True: [], False: []}
+    for seed in (63003, 63005, 63006, 63012):
+        video, objects = touching_instruments(seed)
+        for together in covered:
+            groups = [objects] if together else [{i: o} for i, o in objects.items()]
+            for group in groups:
+                for i, mask in masks_of(nano, video, group).items():
+                    covered[together] += sum(int(mask[at]) for j, (_, at) in objects.items() if j != i)
+                    fit[together].append(region_similarity(mask, objects[i][0]))
+    assert covered[False] >= 3
+    assert covered[True] <= covered[False] // 3
+    assert np.mean(fit[True]) > np.mean(fit[False]) + 0.02
+
+
+def test_sam_2_makes_each_mask_alone(nano):
+    video, objects = touching_instruments(63003)
+    plain = TrackingSettings(obey_clicks=False)
+    together = masks_of(nano, video, objects, plain)
+    for i, o in objects.items():
+        np.testing.assert_array_equal(masks_of(nano, video, {i: o}, plain)[i], together[i])
+
+
+def left_and_right(left, right):
+    """Return a mask, 64 x 64 logits, of its values in the left and right half."""
+    logits = torch.full((1, 1, 64, 64), float(left))
+    logits[..., 32:] = right
+    return Decoded(logits, torch.zeros(1, 8), torch.ones(1, 1), torch.full((1, 1), 0.8))
+
+
+ON_LEFT, ON_RIGHT = [64.0, 128.0], [192.0, 128.0]
+
+
+def corrected(first, then, others):
+    asked = []
+
+    def decode(*prompts):
+        asked.append(prompts)
+        return then
+
+    xy, labels = torch.tensor([[ON_LEFT]]), torch.tensor([[POSITIVE]])
+    return _without_others(decode, first, xy, labels, torch.tensor(others).reshape(-1, 2)), asked
+
+
+def test_the_others_clicks_are_negative_ones_on_the_mask_so_far():
+    first, then = left_and_right(3, 40), left_and_right(3, -3)
+    found, [(xy, labels, earlier)] = corrected(first, then, [ON_RIGHT])
+    assert found is then
+    assert xy.tolist() == [[ON_LEFT, ON_RIGHT]]
+    assert labels.tolist() == [[POSITIVE, NEGATIVE]]
+    assert earlier.max() == 32
+
+
+def test_only_those_that_the_mask_covers_are():
+    first, then = left_and_right(3, -3), left_and_right(3, NO_OBJECT_LOGIT)
+    assert corrected(first, then, [ON_RIGHT]) == (first, [])
+    assert corrected(first, then, []) == (first, [])
+
+
+def test_a_mask_that_heeds_them_no_better_is_not_taken():
+    """Such as where both objects are clicked in the same place."""
+    first = left_and_right(3, -3)
+    for then in (first, left_and_right(-3, -3)):
+        found, asked = corrected(first, then, [ON_LEFT])
+        assert found is first
+        assert len(asked) == 1
