@@ -107,8 +107,9 @@ class TrackingSettings(_Settings):
     doubt_masks : bool
         Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,
         counts as none: the object is out of view. A prompted frame whose mask has less than 0.7 of the
-        predicted IoU of the best of the object's prompted frames keeps that mask, and is not looked at in
-        others; negative clicks alone make no mask more certain than it was. SAM 2 does none of this.
+        predicted IoU of the object's best one keeps that mask, and is not looked at in others; masks given as
+        prompts are certain. Negative clicks alone make no mask more certain than it was. SAM 2 does none of
+        this.
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, in two of them brightened, and take the
         average of the masks, for three more encodings of that frame. Not where the object was tracked to the

@@ -32,6 +32,14 @@ def test_that_an_object_is_out_of_view_is_not_doubted():
     assert doubtful_frames({0: memory(0.9), 5: memory(0.0, score=-3.0)}) == set()
 
 
+def test_with_given_masks_clicked_ones_are_not_compared():
+    """A painted mask is certain; it does not make those that were clicked worse."""
+    prompted = {0: memory(0.6), 4: memory(0.5), 9: memory(1.0)}
+    assert doubtful_frames(prompted, given=[9]) == set()
+    assert doubtful_frames(prompted | {12: memory(0.4)}, given=[9]) == {12}
+    assert doubtful_frames({0: memory(0.9), 9: memory(0.0)}, given=[9]) == set()
+
+
 @pytest.fixture
 def fitting():
     """A tiny model, and what says how well its masks are expected to fit, one call after the other."""
