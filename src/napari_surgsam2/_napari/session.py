@@ -21,6 +21,7 @@ from .drawing import Drawing
 from .given import MaskGiver, says_where
 from .history import History, Step
 from .leftovers import Left, leave, take_up
+from .others import others_to_ask
 from .position import Position
 from .prompt_layers import ClickMode, let_next_box_be_of, paint_points, place_on
 from .prompts import GivenMask, Key, PromptLayers, PromptState, said_of_change
@@ -575,14 +576,18 @@ class Session(QObject):
         differ = sorted(k for k in wanted.keys() | self._known.keys() if wanted.get(k) != self._known.get(k))
         if differ:
             self._ids |= {i for _, i in wanted}
+            others = others_to_ask(differ, wanted, self._known, self.drawing, is_users=how is None)
             if how is None:
                 self.lost_prompts = False
                 self._told.clear()
-                self.drawing.begin(said_of_change(differ, wanted, self._known), self._state, state, differ)
+                what = said_of_change(differ, wanted, self._known)
+                self.drawing.begin(what, self._state, state, [*differ, *others])
             for key in differ:
                 stays = how == MaskUse.DRAW and self.records.was_tracked(key[1], key[0])
                 use = MaskUse.FILL if stays else how or MaskUse.DRAW
                 self._ask(*key, wanted.get(key, ()), use)
+            for key in others:
+                self._ask(*key, wanted[key], MaskUse.DRAW if how is None else MaskUse.LEAVE)
         self._known, self._state = wanted, state
         if self.points is not None and len(state.points.data):
             paint_points(self.points, state.points, self.color)
