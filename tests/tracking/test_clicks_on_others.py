@@ -7,7 +7,7 @@ import torch
 from napari_surgsam2 import Tracker, TrackingSettings, load_model
 from napari_surgsam2.evaluation import region_similarity
 from napari_surgsam2.network import NEGATIVE, NO_OBJECT_LOGIT, POSITIVE, Decoded
-from napari_surgsam2.prompts import central_position
+from napari_surgsam2.prompts import Point, central_position
 from napari_surgsam2.synthetic import make_scene
 from napari_surgsam2.tracking.tracker import _without_others
 
@@ -59,6 +59,25 @@ def test_sam_2_makes_each_mask_alone(nano):
         np.testing.assert_array_equal(masks_of(nano, video, {i: o}, plain)[i], together[i])
 
 
+def test_clicks_may_be_told_before_the_other_object_has_them(nano):
+    """Then the order in which masks are asked for does not matter."""
+    video, objects = touching_instruments(63012)
+    (first, at), (second, beside) = objects[4], objects[5]
+    clicks = {i: Point(0, *map(float, where), i) for i, where in ((4, at), (5, beside))}
+    masks = []
+    for order in ((4, 5), (5, 4)):
+        tracker = Tracker(nano, video)
+        for i in order:
+            result = tracker.set_prompts(0, i, [clicks[i]], others=[clicks[9 - i]])
+        masks.append(dict(zip(result.object_ids.tolist(), result.masks(), strict=True)))
+        alone = tracker.set_prompts(0, 4, [clicks[4]], others=[])
+        assert alone.masks()[list(alone.object_ids).index(4)][beside]
+        tracker.close()
+    for i, mask in ((4, first), (5, second)):
+        np.testing.assert_array_equal(masks[0][i], masks[1][i])
+        assert region_similarity(masks[0][i], mask) > 0.6
+
+
 def left_and_right(left, right):
     """Return a mask, 64 x 64 logits, of its values in the left and right half."""
     logits = torch.full((1, 1, 64, 64), float(left))
@@ -93,6 +112,17 @@ def test_only_those_that_the_mask_covers_are():
     first, then = left_and_right(3, -3), left_and_right(3, NO_OBJECT_LOGIT)
     assert corrected(first, then, [ON_RIGHT]) == (first, [])
     assert corrected(first, then, []) == (first, [])
+
+
+def test_no_object_goes_because_another_one_was_clicked():
+    first, gone = left_and_right(3, 3), left_and_right(NO_OBJECT_LOGIT, NO_OBJECT_LOGIT)
+    gone = gone._replace(score=-torch.ones(1, 1))
+    assert corrected(first, gone, [ON_RIGHT])[0] is first
+
+
+def test_no_click_of_its_own_is_given_up_for_those_of_others():
+    first, without = left_and_right(3, 3), left_and_right(-3, -3)
+    assert corrected(first, without, [ON_RIGHT, [200.0, 128.0]])[0] is first
 
 
 def test_a_mask_that_heeds_them_no_better_is_not_taken():

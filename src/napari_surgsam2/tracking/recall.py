@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +51,13 @@ def nearest_conditioning(frames: Sequence[int], frame: int, limit: int) -> list[
     return sorted(chosen + rest[: limit - len(chosen)])
 
 
-def doubtful_frames(prompted: Mapping[int, FrameMemory], given: Collection[int] = ()) -> set[int]:
+def doubtful_frames(prompted: Mapping[int, FrameMemory]) -> set[int]:
     """Return the prompted frames whose masks are expected to fit much worse than the best of them.
 
-    Never all of them; those in which the object is out of view are not doubted, nor `given` masks, with which
-    the others are not compared either.
+    Never all of them; those in which the object is out of view are not doubted, nor given masks (of an IoU of
+    1), with which the others are not compared either.
     """
-    ious = {f: memory.iou for f, memory in prompted.items() if memory.score > 0 and f not in given}
+    ious = {f: memory.iou for f, memory in prompted.items() if memory.score > 0 and memory.iou < 1}
     least = _DOUBTFUL * max(ious.values(), default=0.0)
     return {frame for frame, iou in ious.items() if iou < least}
 
@@ -114,8 +114,7 @@ class MemoryRecall:
         prompted = {f: memory for f, memory in obj.conditioning.items() if f != frame}
         if frame in obj.visited:
             prompted[frame] = obj.visited[frame].memory
-        given = [f for f, prompts in obj.prompts.items() if prompts.is_given_mask]
-        doubtful = doubtful_frames(prompted, given) if self._doubt else set()
+        doubtful = doubtful_frames(prompted) if self._doubt else set()
         prompted = {f: memory for f, memory in prompted.items() if f not in doubtful}
         conditioning = nearest_conditioning(list(prompted), frame, self._max_conditioning)
         step = 1 if reverse else -1

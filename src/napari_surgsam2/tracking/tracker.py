@@ -39,7 +39,7 @@ from .threads import torch_threads
 from .views import decode_views
 
 _HOPELESS = 0.02  # predicted IoU
-_HOPELESS_SCORE = -1.0  # logit: not in view, and not surely so
+_HOPELESS_SCORE = -0.2  # logit: not in view, and not at all surely so
 Decode: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Decoded]
 
 
@@ -200,7 +200,13 @@ class Tracker:
             obj = self._objects.setdefault(prompt.object_id, TrackedObject(prompt.object_id))
             obj.prompts.setdefault(prompt.frame, FramePrompts()).add(prompt)
 
-    def set_prompts(self, frame: int, object_id: int, prompts: Iterable[Prompt]) -> FrameResult:
+    def set_prompts(
+        self,
+        frame: int,
+        object_id: int,
+        prompts: Iterable[Prompt],
+        others: Iterable[Point] | None = None,
+    ) -> FrameResult:
         """Put prompts in place of all that was said of an object on a frame, and make its mask at once.
 
         The prompts are taken one after the other, each refining the mask of those before it, so that the
@@ -214,6 +220,9 @@ class Tracker:
             The object's number, at least 1; a new number makes a new object.
         prompts : iterable of Point, Box and Mask
             Of this frame and object, in their order; none takes back all, as `clear_prompts` does.
+        others : iterable of Point, optional
+            Clicks on other objects in this frame, which the mask leaves out; those that the tracker has now
+            if left out.
 
         Returns
         -------
@@ -230,7 +239,8 @@ class Tracker:
         Where it fails, also for a frame that cannot be read or a device out of memory, the old prompts stay.
         """
         frame, wanted = operator.index(frame), list(prompts)
-        check_prompts(wanted, self.video.shape)
+        elsewhere = None if others is None else list(others)
+        check_prompts([*wanted, *(elsewhere or ())], self.video.shape)
         for p in wanted:
             if (p.frame, p.object_id) != (frame, object_id):
                 raise PromptError(
@@ -245,7 +255,7 @@ class Tracker:
                     self.add_prompts([prompt])
                     obj = self._objects[object_id]
                     if not self._awaits_tracking(obj, frame):
-                        self._settle(obj, frame)
+                        self._settle(obj, frame, elsewhere)
         return self.result(frame)
 
     @contextmanager
@@ -529,8 +539,11 @@ class Tracker:
 
     # The network
 
-    def _settle(self, obj: TrackedObject, frame: int) -> None:
-        """Make the mask of a prompted frame from all its prompts together."""
+    def _settle(self, obj: TrackedObject, frame: int, others: Sequence[Point] | None = None) -> None:
+        """Make the mask of a prompted frame from all its prompts together.
+
+        It leaves out clicks on `others` in the frame; those that are known if None.
+        """
         network, prompts = self.model.network, obj.prompts[frame]
         tracked = self._store.get(obj.object_id, frame)
         prior = obj.conditioning.get(frame) or tracked
@@ -563,8 +576,8 @@ class Tracker:
             if self.settings.obey_clicks:
                 if prior is not None and prompts.box is None and not prompts.mask_pending:
                     decoded = _unless_worse(decoded, prior, xy, labels)
-                others = self._clicks_on_others(obj, frame)
-                decoded = _without_others(decode, decoded, xy, labels, others)
+                away = self._clicks_on_others(obj, frame) if others is None else others
+                decoded = _without_others(decode, decoded, xy, labels, self._places(away))
             if self.settings.doubt_masks and prior is not None and prompts.only_negative:
                 # They tell what the object is not, and not what it is.
                 decoded = decoded._replace(iou=decoded.iou.clamp(max=prior.iou))
@@ -588,10 +601,13 @@ class Tracker:
             image = network.without_memory(features)
         return lambda xy, labels, earlier: network.decode(image, features, xy, labels, earlier, obey)
 
-    def _clicks_on_others(self, obj: TrackedObject, frame: int) -> Tensor:
-        """Return where the other objects are clicked in a frame, as of the network: (N, 2), (x, y)."""
+    def _clicks_on_others(self, obj: TrackedObject, frame: int) -> list[Point]:
         prompts = [o.prompts[frame] for o in self._objects.values() if o is not obj and frame in o.prompts]
-        xy = [(p.x, p.y) for one in prompts for p in one.points if p.positive]
+        return [p for one in prompts for p in one.points]
+
+    def _places(self, clicks: Sequence[Point]) -> Tensor:
+        """Return where positive clicks are in what the network sees: (N, 2), (x, y)."""
+        xy = [(p.x, p.y) for p in clicks if p.positive]
         scale = torch.tensor([self.model.image_size / n for n in (self.video.width, self.video.height)])
         return (torch.tensor(xy, dtype=torch.float32).reshape(-1, 2) * scale).to(self.model.device)
 
@@ -684,7 +700,7 @@ def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tens
 def _without_others(decode: Decode, decoded: Decoded, xy: Tensor, labels: Tensor, others: Tensor) -> Decoded:
     """Correct a mask that covers places (N, 2) clicked on other objects, as negative clicks there would.
 
-    It stays as it is if that helps none of the clicks.
+    It stays as it is if that helps none of them, or would cost a click of its own or the object itself.
     """
     if not len(others):
         return decoded
@@ -695,10 +711,13 @@ def _without_others(decode: Decode, decoded: Decoded, xy: Tensor, labels: Tensor
     if not covered.any():
         return decoded
     away = others[covered[:, 0]][None]
-    xy, labels = torch.cat((xy, away), dim=1), torch.cat((labels, negative[: away.shape[1]].T), dim=1)
-    again = decode(xy, labels, decoded.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE))
+    all_xy, all_labels = torch.cat((xy, away), dim=1), torch.cat((labels, negative[: away.shape[1]].T), dim=1)
+    again = decode(all_xy, all_labels, decoded.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE))
+    if float(decoded.score) > 0 >= float(again.score):
+        return decoded
     before, now = (int(contradicted_clicks(d.logits, xy, labels)) for d in (decoded, again))
-    return again if now < before else decoded
+    all_before, all_now = (int(contradicted_clicks(d.logits, all_xy, all_labels)) for d in (decoded, again))
+    return again if now <= before and all_now < all_before else decoded
 
 
 def _given_mask(obj: TrackedObject, frame: int) -> BoolArray | None:
