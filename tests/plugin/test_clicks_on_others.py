@@ -1,8 +1,11 @@
 """A click on one object takes what it is on from the mask of another one in the frame."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from napari_surgsam2 import TrackingSettings
 from napari_surgsam2.prompts import Point, central_position
 from napari_surgsam2.synthetic import make_scene
 
@@ -75,11 +78,74 @@ def test_the_tracker_has_the_masks_that_are_seen_after_undo(session, instruments
     assert overlap(masks(session) == 1, both == 1) > 0.99
 
 
+def test_it_is_so_in_whatever_order_they_come(session, instruments):
+    """Both at once, as a project's or pasted ones are; and after a change of settings."""
+    _, first, second = instruments
+    click(session, on(second, 2))
+    apart = masks(session)
+    session.track()
+    session.wait(60)
+    np.testing.assert_array_equal(masks(session), apart)
+
+    with session_on(instruments[0]) as other:
+        click(other, on(first, 1), on(second, 2))
+        assert overlap(masks(other) == 1, apart == 1) > 0.95
+        other.set_choice(replace(other.choice, settings=TrackingSettings(remove_speckles=1)))
+        other.wait(30)
+        other.track()
+        other.wait(60)
+        assert overlap(masks(other) == 1, apart == 1) > 0.95
+
+
+def test_a_click_before_the_others_mask_is_there_counts_too(instruments, qapp):
+    video, first, second = instruments
+    with session_on(video) as session:
+        session.add_prompts([on(first, 1)])
+        session._sync()
+        session.add_prompts([on(second, 2)])
+        session._sync()
+        session.wait(30)
+        assert masks(session)[central_position(second)] == 2
+        assert overlap(masks(session) == 1, first) > 0.6
+
+
+def test_a_removed_object_gives_nothing_back_that_is_not_drawn(session, instruments):
+    """What is seen of the other one is what is tracked from."""
+    click(session, on(instruments[2], 2))
+
+    session.remove_object(2)
+    session.wait(30)
+    assert masks(session)[central_position(instruments[2])] == 0
+    session.track()
+    session.wait(60)
+
+    assert masks(session)[central_position(instruments[2])] == 0
+
+
+def test_what_was_tracked_before_a_change_of_settings_is_not_taken_away(session, instruments):
+    """The new tracker knows nothing of it, and could make no mask of negative clicks alone."""
+    video, first, second = instruments
+    with session_on(np.repeat(video, 3, axis=0)) as tracked:
+        click(tracked, on(first, 1))
+        tracked.track()
+        tracked.wait(60)
+        click(tracked, Point(2, 2.0, 2.0, 1, False))
+        tracked.set_choice(replace(tracked.choice, settings=TrackingSettings(remove_speckles=1)))
+        tracked.wait(30)
+        seen = tracked.canvas.frame(2) == 1
+        assert seen.any()
+
+        click(tracked, on(second, 2, frame=2))
+
+        now = tracked.canvas.frame(2)
+        assert (now == 1).sum() >= 0.5 * (seen & (now != 2)).sum() > 0
+
+
 def test_a_mask_that_is_not_clicked_is_left_alone(session, instruments):
     both = masks(session)
     beside = np.argwhere(both == 0)[0].astype(float)
     asked = []
-    session._ask = lambda frame, object_id, *_: asked.append(object_id)
+    session._ask = lambda key, *_: asked.append(key[1])
 
     session.add_prompts([Point(0, *beside, 2)])
     session._sync()

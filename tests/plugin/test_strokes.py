@@ -11,7 +11,9 @@ from napari.components import ViewerModel
 from napari_surgsam2._napari.canvas import MaskCanvas
 from napari_surgsam2._napari.prompts import PromptLayers
 from napari_surgsam2._napari.stacks import stack_of
+from napari_surgsam2.errors import DeviceMemoryError
 from napari_surgsam2.prompts import Mask, Point
+from napari_surgsam2.tracking import Tracker
 
 from .conftest import until
 from .sessions import blob_clip, click, middle, session_on, track
@@ -349,3 +351,21 @@ def test_many_boxes_are_added_at_once(session):
     assert [p for p in session.all_prompts if isinstance(p, Box)] == boxes
     assert len(told) == 2  # adding, added
     session.wait(60)
+
+
+def test_what_is_painted_where_a_click_led_to_no_mask_counts(session, monkeypatch):
+    """No mask comes that it could go on top of."""
+
+    def full(*_):
+        raise DeviceMemoryError("The device 'cpu' ran out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "set_prompts", full)
+        click(session, Point(2, *map(float, BESIDE), 2))
+    assert session.told == ["The device 'cpu' ran out of memory."]
+
+    painted = paint(session, 2, 2, *BESIDE)
+    track(session)
+
+    assert Mask in given(session, 2)
+    np.testing.assert_array_equal(session.canvas.frame(2) == 2, painted == 2)

@@ -118,6 +118,31 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(finished, tmp_path):
         assert torch.equal(value, whole.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("ended_at", [2, 4])
+def test_a_run_that_ended_between_checkpoint_and_model_goes_on(finished, tmp_path, monkeypatch, ended_at):
+    """As where the disk is full; the model is made then, or made anew, also where no step is left."""
+    made = []
+
+    def saved(*args, **more):
+        if len(made) == ended_at // 2 - 1:
+            raise OSError(28, "No space left on device")
+        made.append(args[0])
+        save_model(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_surgsam2.training.run.save_model", saved)
+        with pytest.raises(OutputError, match=r"No space left.*give the same command to go on"):
+            list(TrainingRun(settings(tmp_path / "run")).steps())
+
+    again = TrainingRun(settings(tmp_path / "run"))
+    assert again.step == ended_at
+    list(again.steps())
+
+    expected = load_model(finished[0].folder / TrainingRun.MODEL).network.state_dict()
+    for name, value in load_model(again.folder / TrainingRun.MODEL).network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
 def test_a_finished_run_has_nothing_left_to_do(finished):
     run, _ = finished
     assert list(TrainingRun(run.settings).steps()) == []

@@ -204,6 +204,12 @@ class Drawing:
         )
         return waiting if waiting > answered else None
 
+    def wait_no_more(self, key: Key, step: int | None) -> None:
+        """Note that a mask that a step waits for does not come, so that what is painted there counts."""
+        self._awaited.get(step or 0, set()).discard(key)
+        if not self._is_awaited(key[0]):
+            self._bare.pop(key[0], None)
+
     def _is_awaited(self, frame: int) -> bool:
         """Whether a mask in a frame is on its way."""
         keys = {key for awaited in self._awaited.values() for key in awaited if key[0] == frame}

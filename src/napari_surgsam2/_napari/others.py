@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from napari_surgsam2.prompts import Mask, Point, Prompt
 
 from .drawing import Drawing
+from .given import says_where
 from .prompts import Key
 
 
@@ -20,7 +21,7 @@ def others_to_ask(
     """Return whose masks are to be made anew, besides those whose prompts differ.
 
     These are of objects that are clicked or boxed in a frame where another one's clicks differ. What is
-    painted stays.
+    painted stays, and so does what was tracked before the model or the settings changed.
 
     Parameters
     ----------
@@ -41,11 +42,29 @@ def others_to_ask(
             continue
         everybody = not is_users or bool(before - now)
         for other, prompts in wanted.items():
-            if other[0] != frame or other in differ or all(isinstance(p, Mask) for p in prompts):
+            if other[0] != frame or other in differ or not _depends_on_clicks(other, prompts, drawing):
                 continue
-            if everybody or any(_is_mask_at(drawing, other, at) for at in now - before):
+            waiting = drawing.waiting_step(other) is not None
+            if everybody or waiting or any(_is_mask_at(drawing, other, at) for at in now - before):
                 found.add(other)
-    return sorted(key for key in found if not drawing.is_painted(key))
+    return sorted(found)
+
+
+def clicks_on_others(key: Key, wanted: Mapping[Key, tuple[Prompt, ...]]) -> tuple[Point, ...]:
+    """Return the positive clicks on other objects than that of `key` in its frame."""
+    frame, object_id = key
+    there = (prompts for (t, i), prompts in sorted(wanted.items()) if t == frame and i != object_id)
+    return tuple(p for prompts in there for p in prompts if isinstance(p, Point) and p.positive)
+
+
+def _depends_on_clicks(key: Key, prompts: Sequence[Prompt], drawing: Drawing) -> bool:
+    frame, object_id = key
+    if drawing.is_painted(key) or all(isinstance(p, Mask) for p in prompts):
+        return False
+    if key in drawing.on_tracker:
+        return True
+    # Else a new tracker would make the mask without what was tracked to there, or make none.
+    return any(map(says_where, prompts)) and not drawing.records.was_tracked(object_id, frame)
 
 
 def _positive(prompts: Sequence[Prompt]) -> set[tuple[float, float]]:

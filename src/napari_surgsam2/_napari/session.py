@@ -21,7 +21,7 @@ from .drawing import Drawing
 from .given import MaskGiver, says_where
 from .history import History, Step
 from .leftovers import Left, leave, take_up
-from .others import others_to_ask
+from .others import clicks_on_others, others_to_ask
 from .position import Position
 from .prompt_layers import ClickMode, let_next_box_be_of, paint_points, place_on
 from .prompts import GivenMask, Key, PromptLayers, PromptState, said_of_change
@@ -407,7 +407,7 @@ class Session(QObject):
         prompted = self.prompted_frames(object_id)
         self.prompts.drop(lambda _frame, i: i == object_id)
         self._sync_timer.stop()
-        self._sync_guarded(MaskUse.LEAVE)
+        self._sync_guarded(MaskUse.LEAVE, beside=False)  # what its clicks took from others is not theirs now
         step.after = self._state
         self._take_off_tracker(object_id)
         self._ids.discard(object_id)
@@ -549,18 +549,21 @@ class Session(QObject):
             self._sync_timer.stop()
             self._sync_guarded()
 
-    def _sync_guarded(self, how: MaskUse | None = None, cleared: Key | None = None) -> None:
+    def _sync_guarded(
+        self, how: MaskUse | None = None, cleared: Key | None = None, beside: bool = True
+    ) -> None:
         try:
-            self._sync(how, cleared)
+            self._sync(how, cleared, beside)
         except SurgSam2Error as error:
             self._complain([str(error)])
 
-    def _sync(self, how: MaskUse | None = None, cleared: Key | None = None) -> None:
+    def _sync(self, how: MaskUse | None = None, cleared: Key | None = None, beside: bool = True) -> None:
         """Find out what changed in the prompts, and have the masks of those frames made anew.
 
         It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
         the masks; those that were tracked stay then. In any case a step that still waits for its masks gets
-        them. Where it is `cleared`, not even what was painted stays.
+        them. Where it is `cleared`, not even what was painted stays. Masks of others `beside` what was
+        clicked are made anew as well.
         """
         if self._closed or self._swapping:
             return
@@ -576,18 +579,18 @@ class Session(QObject):
         differ = sorted(k for k in wanted.keys() | self._known.keys() if wanted.get(k) != self._known.get(k))
         if differ:
             self._ids |= {i for _, i in wanted}
-            others = others_to_ask(differ, wanted, self._known, self.drawing, is_users=how is None)
+            is_users = how is None
+            others = others_to_ask(differ, wanted, self._known, self.drawing, is_users) if beside else []
             if how is None:
                 self.lost_prompts = False
                 self._told.clear()
                 what = said_of_change(differ, wanted, self._known)
                 self.drawing.begin(what, self._state, state, [*differ, *others])
+            for key in others:  # first, so that the new masks get what these let go
+                self._ask(key, wanted, MaskUse.DRAW if how is None else MaskUse.LEAVE)
             for key in differ:
                 stays = how == MaskUse.DRAW and self.records.was_tracked(key[1], key[0])
-                use = MaskUse.FILL if stays else how or MaskUse.DRAW
-                self._ask(*key, wanted.get(key, ()), use)
-            for key in others:
-                self._ask(*key, wanted[key], MaskUse.DRAW if how is None else MaskUse.LEAVE)
+                self._ask(key, wanted, MaskUse.FILL if stays else how or MaskUse.DRAW)
         self._known, self._state = wanted, state
         if self.points is not None and len(state.points.data):
             paint_points(self.points, state.points, self.color)
@@ -616,10 +619,11 @@ class Session(QObject):
         for key in [key for key in wanted if not self._has_room_for(key[1])]:
             del wanted[key]
 
-    def _ask(self, frame: int, object_id: int, prompts: tuple[Prompt, ...], how: MaskUse) -> None:
+    def _ask(self, key: Key, wanted: Mapping[Key, tuple[Prompt, ...]], how: MaskUse) -> None:
         if self.model is not None or self.loading:
-            step = self.drawing.waiting_step((frame, object_id))
-            self._thread.set_prompts(frame, object_id, prompts, how if step is None else MaskUse.DRAW, step)
+            step = self.drawing.waiting_step(key)
+            how = how if step is None else MaskUse.DRAW
+            self._thread.set_prompts(*key, wanted.get(key, ()), how, step, clicks_on_others(key, wanted))
 
     def _restyle(self, _: Any = None) -> None:
         if self.points is not None and len(self._state.points.data) == len(self.points.data):
@@ -947,6 +951,7 @@ class Session(QObject):
         thread.tracked.connect(self._on_tracked)
         thread.ended.connect(self._on_ended)
         thread.failed.connect(self._on_failed)
+        thread.unanswered.connect(self._on_unanswered)
         return thread
 
     def _on_ready(self, model: Model) -> None:
@@ -959,6 +964,9 @@ class Session(QObject):
         self.loading = False
         self._tell(sentence(error))
         self.state_changed.emit()
+
+    def _on_unanswered(self, frame: int, object_id: int, step: int | None) -> None:
+        self.drawing.wait_no_more((frame, object_id), step)
 
     def _tell(self, message: str) -> None:
         """Tell the user something, once for each thing that the user does."""

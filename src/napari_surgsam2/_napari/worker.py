@@ -17,7 +17,7 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_surgsam2.errors import SurgSam2Error, UsageError
-from napari_surgsam2.prompts import Prompt
+from napari_surgsam2.prompts import Point, Prompt
 from napari_surgsam2.settings import TrackingSettings
 
 if TYPE_CHECKING:
@@ -174,6 +174,9 @@ class TrackerThread(QObject):
     ready = Signal(object)  # the Model
     downloading = Signal(object, object)  # bytes done, and in all or None
     answered = Signal(object)  # PromptAnswer
+    unanswered = Signal(
+        int, int, object
+    )  # frame, object and step of prompts that no mask came of; failed follows
     tracked = Signal(object)  # PassFrame; the pass waits where too many have not been dealt with
     ended = Signal(object)  # PassEnd
     failed = Signal(object)  # Exception
@@ -214,12 +217,16 @@ class TrackerThread(QObject):
         prompts: Sequence[Prompt],
         masks: MaskUse = MaskUse.DRAW,
         step: int | None = None,
+        others: Sequence[Point] = (),
     ) -> None:
-        """Put prompts in place of an object's on a frame; `answered` follows, with `masks` and `step`."""
+        """Put prompts in place of an object's on a frame; `answered` follows, with `masks` and `step`.
+
+        `others` are the clicks on other objects there. `unanswered` follows where no mask can be made.
+        """
         wanted = tuple(prompts)
         self._post(
             ("prompts", frame, object_id),
-            lambda: self._set_prompts(frame, object_id, wanted, masks, step),
+            lambda: self._set_prompts(frame, object_id, wanted, masks, step, others),
             between=True,
         )
         self._let_pass(("prompts", frame, object_id), is_users=step is not None)
@@ -374,9 +381,19 @@ class TrackerThread(QObject):
             self._need_tracker().warm(frame)
 
     def _set_prompts(
-        self, frame: int, object_id: int, prompts: Sequence[Prompt], masks: MaskUse, step: int | None
+        self,
+        frame: int,
+        object_id: int,
+        prompts: Sequence[Prompt],
+        masks: MaskUse,
+        step: int | None,
+        others: Sequence[Point],
     ) -> None:
-        result = self._need_tracker().set_prompts(frame, object_id, prompts)
+        try:
+            result = self._need_tracker().set_prompts(frame, object_id, prompts, others)
+        except BaseException:
+            self._send("unanswered", frame, object_id, step)
+            raise
         self._send("answered", PromptAnswer(object_id, FrameAnswer.of(result), masks, step))
 
     def _forget(self, object_id: int, frames: Sequence[int]) -> None:

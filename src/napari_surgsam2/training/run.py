@@ -148,6 +148,8 @@ class TrainingRun:
             if writes:
                 self._folder.lock()
                 stack.callback(self._folder.release)
+                if self.step:  # it may have been ended after the checkpoint was written
+                    self._save_model()
             log = stack.enter_context(RunLog(self.folder, self.step)) if writes else None
 
             def report(scores: list[VideoScore] | None) -> StepReport:
@@ -292,22 +294,13 @@ class TrainingRun:
         return Model(path.stem, path, network.to(self.device).eval(), self.image_size, self.device)
 
     def save(self) -> None:
-        """Write the averaged weights as a model to track with, and the checkpoint to go on from.
+        """Write the checkpoint to go on from, and the averaged weights as a model to track with.
 
-        Of processes that train together the first one does.
+        Of processes that train together the first one does. The checkpoint comes first: without it a model
+        alone would be taken for a finished one, and not be written over.
         """
         if not self._team.is_first:
             return
-        path = self.folder / self.MODEL
-        with saving(path):
-            save_model(
-                path,
-                self._average.state,
-                self.network.config,
-                self.image_size,
-                half=self.settings.model.half,
-                notes={"napari_surgsam2.trained_steps": str(self.step)},
-            )
         self._folder.write_checkpoint(
             {
                 "step": self.step,
@@ -319,7 +312,20 @@ class TrainingRun:
                 "skipped": self._skipped,
             }
         )
+        self._save_model()
         self._saved = self.step
+
+    def _save_model(self) -> None:
+        path = self.folder / self.MODEL
+        with saving(path):
+            save_model(
+                path,
+                self._average.state,
+                self.network.config,
+                self.image_size,
+                half=self.settings.model.half,
+                notes={"napari_surgsam2.trained_steps": str(self.step)},
+            )
 
     def _memory_remedy(self) -> str:
         fewer = f"fewer clips, frames or objects, or smaller images{self._folder.elsewhere()}."
