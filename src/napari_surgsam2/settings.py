@@ -121,7 +121,8 @@ class TrackingSettings(_Settings):
         Separate pieces of a mask up to this area are removed, in pixels of the video; 0 leaves them. The
         largest piece of a mask always stays.
     precision : {"auto", "float32", "bfloat16"}
-        Arithmetic of the network; "auto" is bfloat16 on CUDA devices that have it and float32 elsewhere.
+        Arithmetic of the network; "auto" is bfloat16 on CUDA devices that have it and, with small
+        convolutional networks such as `nano`, on processors that have it, and float32 elsewhere.
     feature_cache_bytes : int
         How much memory of the device the image features of recently seen frames may take; one frame is
         always kept.

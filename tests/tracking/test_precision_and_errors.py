@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_surgsam2 import Tracker, TrackingSettings
+from napari_surgsam2 import Tracker, TrackingSettings, load_model
 from napari_surgsam2.errors import DeviceMemoryError
 
 
@@ -21,6 +21,18 @@ def test_bfloat16_is_near_float32(model, clip) -> None:
     assert half.dtype == np.float32
     error = np.linalg.norm(full - half) / np.linalg.norm(full)
     assert 0 < error < 0.1
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "avx2"])
+def test_small_networks_take_bfloat16_where_the_processor_has_it(name, model, clip, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False, name: True}, raising=False)
+    has = name != "avx2"
+    assert Tracker(load_model("nano", device="cpu"), clip).precision == (
+        torch.bfloat16 if has else torch.float32
+    )
+    assert Tracker(model, clip).precision == torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert Tracker(load_model("nano", device="cpu"), clip).precision == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -407,8 +407,9 @@ class ModelPanel(QWidget):
             (
                 "Precision",
                 self.precision.native,
-                "Number format of the computation. bfloat16 is faster on newer graphics cards and a little "
-                "less exact; auto takes it on CUDA cards that have it, and float32 elsewhere.",
+                "Number format of the computation. bfloat16 is faster on newer graphics cards and processors "
+                "and a little less exact; auto takes it on CUDA cards, and with nano on processors, that have "
+                "it, and float32 elsewhere.",
             ),
         ]
 

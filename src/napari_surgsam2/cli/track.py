@@ -129,7 +129,7 @@ def track(
     precision: Annotated[
         PrecisionChoice | None,
         typer.Option(
-            help="Arithmetic; auto is bfloat16 on CUDA, float32 elsewhere. bfloat16 may be faster.",
+            help="Arithmetic; auto is bfloat16 where that is fast, float32 elsewhere.",
             show_default="auto",
         ),
     ] = None,

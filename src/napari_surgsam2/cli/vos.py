@@ -54,7 +54,8 @@ def vos(
         typer.Option(help="Memory slots freed by Efficient Frame Pruning; 0 for none, as SAM 2."),
     ] = PruningSettings().prune_frames,
     precision: Annotated[
-        PrecisionChoice, typer.Option(help="Arithmetic; auto is bfloat16 on CUDA, float32 elsewhere.")
+        PrecisionChoice,
+        typer.Option(help="Arithmetic; auto is bfloat16 where that is fast, float32 elsewhere."),
     ] = PrecisionChoice.AUTO,
     all_frames: Annotated[
         bool, typer.Option("--all-frames", help="Score the first and last frames too.")

@@ -663,16 +663,20 @@ class Tracker:
         """The network's arithmetic: torch.float32 or torch.bfloat16."""
         wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
         if wanted == "auto":
-            wanted = "bfloat16" if _has_bfloat16(self.model.device) else "float32"
+            small = isinstance(self.model.network.config.trunk, ConvNetConfig)
+            wanted = "bfloat16" if _has_bfloat16(self.model.device, small) else "float32"
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether a device is of CUDA and reckons in bfloat16 itself; torch tells it of the current one only."""
-    if device.type != "cuda":
-        return False
-    with torch.cuda.device(device):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+def _has_bfloat16(device: torch.device, small: bool) -> bool:
+    """Whether a device reckons in bfloat16 itself: a card of CUDA, or for `small` networks a processor."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # torch tells it of the current one only
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu" and small:
+        tell = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch cannot
+        return bool({"avx512_bf16", "amx_bf16"} & {name for name, has in tell().items() if has})
+    return False
 
 
 def _without_hopeless(decoded: Decoded, no_pointer: Tensor) -> Decoded:
