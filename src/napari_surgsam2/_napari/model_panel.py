@@ -408,8 +408,7 @@ class ModelPanel(QWidget):
                 "Precision",
                 self.precision.native,
                 "Number format of the computation. bfloat16 is faster on newer graphics cards and processors "
-                "and a little less exact; auto takes it on CUDA cards, and with nano on processors, that have "
-                "it, and float32 elsewhere.",
+                "and a little less exact; auto takes it where it is fast, and float32 elsewhere.",
             ),
         ]
 
