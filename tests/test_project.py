@@ -307,7 +307,10 @@ BAD_VALUES = {
     "direction": ({"direction": "up"}, "direction is 'up'; it must be 'forward', 'backward' or 'both'"),
     "frames": ({"frames": [5, 5]}, "frames is 5:5; the first must be below the second"),
     "one frame": ({"frames": 5}, "frames is 5; it must be 2 entries"),
-    "setting": ({"settings": {"speed": 1}}, "TrackingSettings has no setting 'speed'; it has: feature_cache"),
+    "setting": (
+        {"settings": {"speed": 1}},
+        "TrackingSettings has no setting 'speed'; it has: doubt_masks, feature_cache",
+    ),
     "pruning": ({"settings": {"pruning": {"prune_frames": -1}}}, "prune_frames is -1; it must be a whole"),
     "settings": ({"settings": 5}, "settings is 5; it must be an object"),
     "names": ({"names": ["a"]}, "names is ['a']; it must be an object"),
