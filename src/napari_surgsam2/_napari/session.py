@@ -567,11 +567,12 @@ class Session(QObject):
         """
         if self._closed or self._swapping:
             return
-        if how is None:
+        is_users = how is None
+        if is_users:
             self._warn_of_units()
         state = self.prompts.state()
         wanted = self.prompts.read(state)
-        if how is None and self._giver.begin_with_what_is_there(wanted, self._known, cleared):
+        if is_users and self._giver.begin_with_what_is_there(wanted, self._known, cleared):
             state = self.prompts.state()
             wanted = self.prompts.read(state)
         self._leave_out_too_large(wanted)
@@ -579,15 +580,14 @@ class Session(QObject):
         differ = sorted(k for k in wanted.keys() | self._known.keys() if wanted.get(k) != self._known.get(k))
         if differ:
             self._ids |= {i for _, i in wanted}
-            is_users = how is None
             others = others_to_ask(differ, wanted, self._known, self.drawing, is_users) if beside else []
-            if how is None:
+            if is_users:
                 self.lost_prompts = False
                 self._told.clear()
                 what = said_of_change(differ, wanted, self._known)
                 self.drawing.begin(what, self._state, state, [*differ, *others])
             for key in others:  # first, so that the new masks get what these let go
-                self._ask(key, wanted, MaskUse.DRAW if how is None else MaskUse.LEAVE)
+                self._ask(key, wanted, MaskUse.DRAW if is_users else MaskUse.LEAVE)
             for key in differ:
                 stays = how == MaskUse.DRAW and self.records.was_tracked(key[1], key[0])
                 self._ask(key, wanted, MaskUse.FILL if stays else how or MaskUse.DRAW)

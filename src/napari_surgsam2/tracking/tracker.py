@@ -602,6 +602,7 @@ class Tracker:
         return lambda xy, labels, earlier: network.decode(image, features, xy, labels, earlier, obey)
 
     def _clicks_on_others(self, obj: TrackedObject, frame: int) -> list[Point]:
+        """Return the clicks, positive or not, that a frame has on other objects."""
         prompts = [o.prompts[frame] for o in self._objects.values() if o is not obj and frame in o.prompts]
         return [p for one in prompts for p in one.points]
 
@@ -655,17 +656,19 @@ class Tracker:
     def mirrors(self) -> bool:
         """Whether prompted frames are looked at mirrored and brightened as well."""
         wanted = self.settings.mirrored
-        small = isinstance(self.model.network.config.trunk, ConvNetConfig)
-        return small if wanted == "auto" else wanted
+        return self._is_small if wanted == "auto" else wanted
 
     @property
     def precision(self) -> torch.dtype:
         """The network's arithmetic: torch.float32 or torch.bfloat16."""
         wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
         if wanted == "auto":
-            small = isinstance(self.model.network.config.trunk, ConvNetConfig)
-            wanted = "bfloat16" if _has_bfloat16(self.model.device, small) else "float32"
+            wanted = "bfloat16" if _has_bfloat16(self.model.device, self._is_small) else "float32"
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+    @property
+    def _is_small(self) -> bool:
+        return isinstance(self.model.network.config.trunk, ConvNetConfig)
 
 
 def _has_bfloat16(device: torch.device, small: bool) -> bool:
