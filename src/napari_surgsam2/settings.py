@@ -106,10 +106,17 @@ class TrackingSettings(_Settings):
         on another object of the frame is corrected there. False is SAM 2, which looks at none of this.
     doubt_masks : bool
         Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,
-        counts as none: the object is out of view. A prompted frame whose mask has less than 0.7 of the
-        predicted IoU of the object's best one keeps that mask, and is not looked at in others; masks given as
-        prompts are certain. Negative clicks alone make no mask more certain than it was. SAM 2 does none of
-        this.
+        counts as none: the object is out of view. So does one that is many times as large as that of the
+        frame before and elsewhere, unless the network is sure of it: it is of another thing. A prompted frame
+        whose mask has less than 0.7 of the predicted IoU of the object's best one keeps that mask, and is not
+        looked at in others; masks given as prompts are certain. Negative clicks alone make no mask more
+        certain than it was. SAM 2 does none of this.
+    exclusive : bool
+        Each pixel is one object's at most, in memory as in the labels that are written: the one of the
+        highest logit has it, where clicked masks that are expected to fit better make an object somewhat
+        stronger, and masks given as prompts keep all their pixels. So objects that touch do not run into one
+        another. False lets them overlap, as SAM 2 does: for things within things, such as a nucleus and its
+        cell.
     mirrored : {"auto", True, False}
         Look at a prompted frame mirrored in three ways as well, in two of them brightened, and take the
         average of the masks, for three more encodings of that frame. Not where the object was tracked to the
@@ -143,6 +150,7 @@ class TrackingSettings(_Settings):
     max_conditioning_frames: int = 8
     obey_clicks: bool = True
     doubt_masks: bool = True
+    exclusive: bool = True
     mirrored: bool | Literal["auto"] = "auto"
     fill_holes: int = 0
     remove_speckles: int = 0
@@ -157,7 +165,7 @@ class TrackingSettings(_Settings):
         if not isinstance(self.pruning, PruningSettings):
             raise UsageError(f"pruning is {self.pruning!r}; it must be a PruningSettings.")
         self._require_integer("max_conditioning_frames", at_least=2)
-        for name in ("obey_clicks", "doubt_masks"):
+        for name in ("obey_clicks", "doubt_masks", "exclusive"):
             if not isinstance(value := getattr(self, name), bool):
                 raise UsageError(f"{name} is {value!r}; it must be True or False.")
         if not isinstance(self.mirrored, bool) and self.mirrored != "auto":

@@ -365,7 +365,9 @@ PASSES = {
 
 def our_tracker(network: Sam2Network, clip: np.ndarray, prompts: list[Prompted]) -> Tracker:
     model = Model("tiny", Path("tiny"), network, IMAGE_SIZE, torch.device("cpu"))
-    settings = TrackingSettings(pruning=PruningSettings(0), obey_clicks=False, doubt_masks=False)
+    settings = TrackingSettings(
+        pruning=PruningSettings(0), obey_clicks=False, doubt_masks=False, exclusive=False
+    )
     tracker = Tracker(model, clip, settings)
     for object_id, frame, points, labels in prompts:
         if labels[:2] == [2, 3]:

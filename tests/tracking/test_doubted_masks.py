@@ -8,6 +8,7 @@ import torch
 
 from napari_surgsam2 import Tracker, TrackingSettings
 from napari_surgsam2.checkpoints import Model
+from napari_surgsam2.errors import PromptError
 from napari_surgsam2.tracking.memory import FrameMemory
 from napari_surgsam2.tracking.recall import doubtful_frames
 from tests.helpers.weights import rule_network
@@ -72,6 +73,27 @@ def test_a_doubted_correction_keeps_its_mask_and_is_not_looked_at(fitting, clip,
     used = [seen[t].memory[1].conditioning for t in (4, 7)]
     assert used == [(0,), (0,)] if doubt else [(0, 3), (0, 3)]
     assert all(3 not in seen[t].memory[1].kept for t in (4, 7))
+    tracker.close()
+
+
+@pytest.mark.parametrize("doubt", [True, False])
+def test_which_prompted_frames_are_doubted_can_be_asked(fitting, clip, doubt):
+    model, expected = fitting
+    tracker = Tracker(model, clip, TrackingSettings(doubt_masks=doubt))
+    tracker.add_points(0, 1, [(25, 20)])
+    tracker.predict(0)
+    expected.append(0.3)
+    tracker.add_points(3, 1, [(25, 20)])
+    assert tracker.doubted_frames(1) == ()  # there is no mask yet
+    tracker.predict(3)
+    assert tracker.doubted_frames(1) == ((3,) if doubt else ())
+
+    expected.append(0.75)
+    tracker.add_points(3, 1, [(27, 22)])
+    tracker.predict(3)
+    assert tracker.doubted_frames(1) == ()
+    with pytest.raises(PromptError, match="There is no object 2"):
+        tracker.doubted_frames(2)
     tracker.close()
 
 

@@ -11,7 +11,7 @@ from napari_surgsam2.errors import DeviceMemoryError
 def test_bfloat16_is_near_float32(model, clip) -> None:
     logits = []
     for precision in ("float32", "bfloat16"):
-        tracker = Tracker(model, clip, TrackingSettings(precision=precision))
+        tracker = Tracker(model, clip, TrackingSettings(precision=precision, exclusive=False))
         tracker.add_points(0, 1, [(25, 20)])
         tracker.add_points(0, 2, [(45, 60)])
         logits.append(np.stack([r.logits for r in tracker.propagate("forward", stop=4)]))

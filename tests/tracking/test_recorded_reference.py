@@ -34,7 +34,9 @@ def track_recorded(name: str, prune_frames: int) -> tuple[dict, dict, dict]:
     case = json.loads((PARITY / f"{name}.json").read_text())
     frames = np.stack([np.asarray(Image.open(PARITY / f)) for f in case["frames"]])
     model = recorded_model(name, case["image_size"])
-    settings = TrackingSettings(pruning=PruningSettings(prune_frames), obey_clicks=False, doubt_masks=False)
+    settings = TrackingSettings(
+        pruning=PruningSettings(prune_frames), obey_clicks=False, doubt_masks=False, exclusive=False
+    )
     tracker = Tracker(model, frames, settings)
     for p in case["prompts"]:
         if "points" in p:

@@ -160,8 +160,8 @@ def test_a_dropped_propagation_keeps_what_it_did_and_can_be_gone_on_from(model, 
 
 
 def test_together_or_alone_is_the_same(model, clip) -> None:
-    """But for clicks on another object of a frame, which tell what is not the one; here there are no such."""
-    settings = TrackingSettings(obey_clicks=False)
+    """But for what tells them apart: clicks on another object of a frame, and that masks do not overlap."""
+    settings = TrackingSettings(obey_clicks=False, exclusive=False)
     together = Tracker(model, clip, settings)
     prompts = {1: (0, (25, 20)), 2: (3, (45, 60)), 7: (0, (60, 80))}
     for object_id, (frame, at) in prompts.items():
@@ -541,7 +541,8 @@ def test_objects_prompted_beyond_the_range_are_tracked_into_it(
 
 
 def test_an_object_is_tracked_into_a_range_alike_whoever_else_is_prompted_there(model, clip) -> None:
-    alone, together = Tracker(model, clip), Tracker(model, clip)
+    apart = TrackingSettings(exclusive=False)
+    alone, together = Tracker(model, clip, apart), Tracker(model, clip, apart)
     for tracker in (alone, together):
         click(tracker, 2, 1)
     click(together, 12, 2, at=(50, 60))

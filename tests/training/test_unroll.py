@@ -13,7 +13,9 @@ from napari_surgsam2.training.unroll import Batch, Unroller
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import rule_network
 
-SAM2 = TrackingSettings(pruning=PruningSettings(prune_frames=0), obey_clicks=False, doubt_masks=False)
+SAM2 = TrackingSettings(
+    pruning=PruningSettings(prune_frames=0), obey_clicks=False, doubt_masks=False, exclusive=False
+)
 CLICKS = PromptSettings(click=1, box=0, mask=0, corrections=0, corrected_frames=0, central_click=1)
 
 

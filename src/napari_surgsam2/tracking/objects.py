@@ -12,6 +12,7 @@ from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PO
 from napari_surgsam2.prompts import Box, Mask, Point, Prompt
 
 from .memory import FrameMemory
+from .plausibility import Claim
 
 
 @dataclass(eq=False)
@@ -120,6 +121,15 @@ class TrackedObject:
     conditioning: dict[int, FrameMemory] = field(default_factory=dict)
     visited: dict[int, Visit] = field(default_factory=dict)
     active: set[int] = field(default_factory=set)
+
+    @property
+    def trust(self) -> float:
+        """The highest predicted IoU of the frames where it is prompted and in view; 0 of none."""
+        return max((memory.iou for memory in self.conditioning.values() if memory.score > 0), default=0.0)
+
+    def claim(self, memory: FrameMemory) -> Claim:
+        """Return what the object has in the frame of one of its memories."""
+        return Claim(memory.logits, self.trust, given=memory.prompted and memory.iou == 1)
 
     def pending_frames(self) -> list[int]:
         """Return the frames whose newest prompts have no mask yet, ascending."""

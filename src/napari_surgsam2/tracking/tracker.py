@@ -18,7 +18,6 @@ from napari_surgsam2.checkpoints.loading import is_out_of_memory
 from napari_surgsam2.errors import DeviceMemoryError, PromptError
 from napari_surgsam2.network import (
     NEGATIVE,
-    NO_OBJECT_LOGIT,
     ConvNetConfig,
     Decoded,
     FrameFeatures,
@@ -31,15 +30,14 @@ from napari_surgsam2.video import Video, open_video
 from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
 from .objects import FramePrompts, TrackedObject, Visit
+from .plausibility import MEMORY_OF_PLACE, separate, without_hopeless, without_jumps, without_overlaps
 from .propagation import Direction, NeededFrames, Propagation
 from .pruning import EfficientFramePruning, PruningStrategy
-from .recall import MemoryRecall, Recalled
+from .recall import MemoryRecall, Recalled, doubtful_frames
 from .result import FrameResult, MemoryUse
 from .threads import torch_threads
 from .views import decode_views
 
-_HOPELESS = 0.02  # predicted IoU
-_HOPELESS_SCORE = -0.2  # logit: not in view, and not at all surely so
 Decode: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Decoded]
 
 
@@ -48,8 +46,9 @@ class Tracker:
 
     Coordinates are (y, x) in pixels of the video, pixel centres at integers. Objects are known by the user's
     positive ids; they can be added, prompted again and removed at any time, also between the frames of a
-    running propagation, and do not influence one another's logits, but for this: the mask of a clicked frame
-    leaves out what is clicked there as another object. A tracker is for one thread at a time.
+    running propagation. They do not influence one another but for this: the mask of a clicked frame leaves
+    out what is clicked there as another object, and tracked masks do not overlap. A tracker is for one thread
+    at a time.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ class Tracker:
         config = model.network.config
         self._objects: dict[int, TrackedObject] = {}
         self._frames = FrameEncoder(model, self.video, self.settings.feature_cache_bytes)
-        window = max(config.num_maskmem, config.max_object_pointers)
+        window = max(config.num_maskmem, config.max_object_pointers, MEMORY_OF_PLACE)
         self._store = MemoryStore(self.settings.memory_bytes, window, overflow)
         slots = config.num_maskmem
         self._recall = MemoryRecall(
@@ -289,6 +288,7 @@ class Tracker:
         obj.prompts.pop(frame, None)
         obj.conditioning.pop(frame, None)
         obj.visited.pop(frame, None)
+        self._forget_features(frame)
 
     def forget(self, object_id: int, frames: Iterable[int]) -> None:
         """Forget what an object was tracked to in some frames; what is prompted there stays.
@@ -336,6 +336,31 @@ class Tracker:
             If there is no such object.
         """
         return self._result(operator.index(frame), self._chosen(objects))
+
+    def doubted_frames(self, object_id: int) -> tuple[int, ...]:
+        """Return the prompted frames of an object that no other frame looks at, ascending.
+
+        Their masks are expected to fit much worse than the object's best one; `TrackingSettings.doubt_masks`
+        says when. More clicks there may change that, and masks given as prompts are never among them. What is
+        prompted counts once its mask is made.
+
+        Parameters
+        ----------
+        object_id : int
+            The object's number.
+
+        Returns
+        -------
+        tuple of int
+            Frame indices; none where the settings doubt no masks.
+
+        Raises
+        ------
+        PromptError
+            If there is no such object.
+        """
+        obj = self._known(object_id)
+        return tuple(sorted(doubtful_frames(obj.conditioning))) if self.settings.doubt_masks else ()
 
     def warm(self, frame: int) -> None:
         """Encode a frame, so that a prompt on it is answered sooner."""
@@ -445,7 +470,7 @@ class Tracker:
                 for frame in obj.pending_frames():
                     if not self._awaits_tracking(obj, frame):
                         self._settle(obj, frame)
-                        self._remember(frame, obj.conditioning[frame])
+                        self._remember(obj, frame, obj.conditioning[frame])
 
     def _awaits_tracking(self, obj: TrackedObject, frame: int) -> bool:
         """Whether the prompts only take away from a mask that is still to come."""
@@ -497,8 +522,7 @@ class Tracker:
         network = self.model.network
         recalled = [self._recall.recall(obj, frame, reverse) for obj in objects]
         decoded = network.decode(self._recall.attend(features, recalled), features)
-        if self.settings.doubt_masks:
-            decoded = _without_hopeless(decoded, network.no_obj_ptr)
+        decoded = self._plausible(frame, reverse, objects, decoded)
         memories = network.encode_memory(features, decoded.logits, decoded.score, binarize=False)
         keys, values = network.memory_attention.project_memory(memories)
         host = memories.cpu()
@@ -508,6 +532,28 @@ class Tracker:
             obj.active.add(frame)
             self._store.put(obj.object_id, frame, memory)
         return {obj.object_id: r.use for obj, r in zip(objects, recalled, strict=True)}
+
+    def _plausible(
+        self, frame: int, reverse: bool, objects: Sequence[TrackedObject], decoded: Decoded
+    ) -> Decoded:
+        """Return what is left of the masks that objects were tracked to."""
+        no_pointer = self.model.network.no_obj_ptr
+        if self.settings.doubt_masks:
+            decoded = without_hopeless(decoded, no_pointer)
+            last_seen = [self._last_seen(obj, frame, reverse) for obj in objects]
+            decoded = without_jumps(decoded, last_seen, no_pointer)
+        if self.settings.exclusive:
+            others = [obj for obj in self._objects.values() if obj not in objects]
+            has = [(obj, memory) for obj in others if (memory := self._memory(obj, frame)) is not None]
+            claims = [obj.claim(memory) for obj, memory in has]
+            decoded = without_overlaps(decoded, [obj.trust for obj in objects], claims, no_pointer)
+        return decoded
+
+    def _last_seen(self, obj: TrackedObject, frame: int, reverse: bool) -> Tensor | None:
+        """Return the logits of the mask that an object had last, going forward or backward, if lately."""
+        step = 1 if reverse else -1
+        near = (self._memory(obj, frame + step * d) for d in range(1, MEMORY_OF_PLACE + 1))
+        return next((memory.logits for memory in near if memory is not None and memory.score > 0), None)
 
     def _result(
         self,
@@ -533,6 +579,13 @@ class Tracker:
             fill_holes=self.settings.fill_holes,
             remove_speckles=self.settings.remove_speckles,
         )
+
+    def _forget_features(self, frame: int) -> None:
+        """Let the memories of a prompted frame be made anew: what is prompted there has changed."""
+        if self.settings.exclusive:
+            for obj in self._objects.values():
+                if (memory := obj.conditioning.get(frame)) is not None:
+                    memory.features = memory.active = None
 
     def _memory(self, obj: TrackedObject, frame: int) -> FrameMemory | None:
         return obj.conditioning.get(frame) or self._store.get(obj.object_id, frame)
@@ -584,6 +637,7 @@ class Tracker:
         (memory,) = self._host_memories(decoded, reverse)
         memory.prompted = True
         obj.conditioning[frame] = memory
+        self._forget_features(frame)
         for replaced in (tracked, None if visit is None else visit.memory):
             if replaced is not None:
                 replaced.active = None
@@ -620,15 +674,22 @@ class Tracker:
 
     def _activate(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> ActiveMemory:
         """Bring a memory to the device."""
-        features = self._remember(frame, memory)[None].to(self.model.device)
+        features = self._remember(obj, frame, memory)[None].to(self.model.device)
         keys, values = self.model.network.memory_attention.project_memory(features)
         return ActiveMemory(features[0], keys[0], values[0])
 
-    def _remember(self, frame: int, memory: FrameMemory) -> Tensor:
-        """Return a memory's feature map, (memory_dim, h, w) on the host, making it where it is not there."""
+    def _remember(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> Tensor:
+        """Return a memory's feature map, (memory_dim, h, w) on the host, making it where it is not there.
+
+        A mask made of prompts leaves out what is prompted as another object in the frame.
+        """
         if memory.features is None:
-            device = self.model.device
-            logits = memory.logits[None, None].to(device)
+            device, logits = self.model.device, memory.logits[None]
+            if self.settings.exclusive and memory.prompted and memory.iou < 1:
+                others = [o for o in self._objects.values() if o is not obj and frame in o.conditioning]
+                claims = [other.claim(other.conditioning[frame]) for other in others]
+                logits = separate(logits, [obj.trust], claims)
+            logits = logits[None].to(device)
             score = torch.tensor([[memory.score]], device=device)
             features = self._frames.features(frame)
             made = self.model.network.encode_memory(features, logits, score, binarize=memory.prompted)
@@ -680,17 +741,6 @@ def _has_bfloat16(device: torch.device, small: bool) -> bool:
         tell = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch cannot
         return bool({"avx512_bf16", "amx_bf16"} & {name for name, has in tell().items() if has})
     return False
-
-
-def _without_hopeless(decoded: Decoded, no_pointer: Tensor) -> Decoded:
-    """Return masks of tracked objects, none of those that fit next to nothing: they are out of view."""
-    hopeless = (decoded.iou < _HOPELESS) & (decoded.score > 0)
-    return Decoded(
-        torch.where(hopeless[..., None, None], NO_OBJECT_LOGIT, decoded.logits),
-        torch.where(hopeless, no_pointer, decoded.pointer),
-        torch.where(hopeless, _HOPELESS_SCORE, decoded.score),
-        decoded.iou,
-    )
 
 
 def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:

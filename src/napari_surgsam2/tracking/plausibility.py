@@ -1,0 +1,130 @@
+"""Masks of tracked objects that cannot be right, and what is left of them. SAM 2 does none of this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_surgsam2.network import NO_OBJECT_LOGIT, Decoded
+
+MEMORY_OF_PLACE = 8
+"""For how many frames where an object was last seen tells where it can be."""
+
+_HOPELESS = 0.02  # predicted IoU
+_NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
+_GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
+_STAYED = 0.5  # of the smaller of two masks: what they share if the object is where it was
+_SURE = 2.2  # logit of being in view, 0.9, from which on an object may be anywhere
+_TRUST = 3.0  # logits for a predicted IoU of 1
+_OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
+
+
+def without_hopeless(decoded: Decoded, no_pointer: Tensor) -> Decoded:
+    """Return the masks, none of those that are predicted to fit next to nothing: they are out of view."""
+    return _without(decoded, decoded.iou < _HOPELESS, no_pointer)
+
+
+def without_jumps(decoded: Decoded, last_seen: Sequence[Tensor | None], no_pointer: Tensor) -> Decoded:
+    """Return the masks, none of those that must be of something else than what was there before.
+
+    An object that dwindles, at the edge of the picture or behind another one, and is then many times as
+    large without being where it was, has left, and the mask is of something like it; unless the network is
+    sure that it is in view.
+
+    Parameters
+    ----------
+    decoded : Decoded
+        Of B objects.
+    last_seen : sequence of tensor of shape (4 h, 4 w), or None
+        The logits that each object was last seen with, within `MEMORY_OF_PLACE` frames; None if it was not.
+    no_pointer : tensor, shape (1, dim)
+        The pointer of objects out of view.
+    """
+    if all(logits is None for logits in last_seen):
+        return decoded
+    nothing = torch.full(decoded.logits.shape[-2:], NO_OBJECT_LOGIT)
+    before = torch.stack([nothing if logits is None else logits for logits in last_seen])
+    was, now = (before > 0).to(decoded.logits.device).flatten(1), (decoded.logits > 0).flatten(1)
+    area_before, area_now, shared = was.sum(1), now.sum(1), (was & now).sum(1)
+    elsewhere = shared < _STAYED * torch.minimum(area_before, area_now)
+    jumped = (area_before > 0) & (area_now > _GROWTH * area_before) & elsewhere
+    return _without(decoded, jumped[:, None] & (decoded.score < _SURE), no_pointer)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What another object has in a frame.
+
+    Attributes
+    ----------
+    logits : tensor, shape (4 h, 4 w)
+        Its mask logits.
+    trust : float
+        The highest predicted IoU of its prompted frames.
+    given : bool
+        Whether the user gave the mask; what is in it is certain.
+    """
+
+    logits: Tensor
+    trust: float
+    given: bool
+
+
+def separate(logits: Tensor, trust: Sequence[float], others: Sequence[Claim]) -> Tensor:
+    """Give each pixel to one object: to that of the highest logit, more or less.
+
+    Objects are the more trusted the better the best of their clicked masks is expected to fit, but not much:
+    the difference of two predicted IoUs counts as 3 times as much of a logit.
+
+    Parameters
+    ----------
+    logits : tensor, shape (B, 4 h, 4 w)
+        Of B objects.
+    trust : sequence of B floats
+        As of `Claim`.
+    others : sequence of Claim
+        Of objects whose masks stay as they are.
+
+    Returns
+    -------
+    tensor, shape (B, 4 h, 4 w)
+        The logits, lowered where the pixel is another object's.
+    """
+    if len(logits) + len(others) < 2:
+        return logits
+    claims = logits + _TRUST * torch.tensor(trust, device=logits.device)[:, None, None]
+    inside = logits > 0
+    highest = torch.where(inside, claims, -torch.inf).amax(0)
+    for other in others:
+        theirs = other.logits.to(logits)
+        strength = torch.inf if other.given else theirs + _TRUST * other.trust
+        highest = torch.maximum(highest, torch.where(theirs > 0, strength, -torch.inf))
+    return torch.where(inside & (claims < highest), _OVERRULED, logits)
+
+
+def without_overlaps(
+    decoded: Decoded, trust: Sequence[float], others: Sequence[Claim], no_pointer: Tensor
+) -> Decoded:
+    """Separate the masks of tracked objects; those of which nothing is left are out of view.
+
+    Of objects that share pixels for some frames each comes to be followed as both. `no_pointer`, (1, dim), is
+    the pointer of objects out of view; the rest is as of `separate`.
+    """
+    before = decoded.logits[:, 0]
+    after = separate(before, trust, others)
+    nothing = (before > 0).flatten(1).any(1) & ~(after > 0).flatten(1).any(1)
+    return _without(decoded._replace(logits=after[:, None]), nothing[:, None], no_pointer)
+
+
+def _without(decoded: Decoded, which: Tensor, no_pointer: Tensor) -> Decoded:
+    """Return the masks, none of those that `which`, (B, 1), says and that are in view so far."""
+    gone = which & (decoded.score > 0)
+    return Decoded(
+        torch.where(gone[..., None, None], NO_OBJECT_LOGIT, decoded.logits),
+        torch.where(gone, no_pointer, decoded.pointer),
+        torch.where(gone, _NOT_IN_VIEW, decoded.score),
+        decoded.iou,
+    )

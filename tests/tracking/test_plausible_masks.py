@@ -1,0 +1,205 @@
+"""Masks of tracked objects that cannot be right."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_surgsam2 import Tracker, TrackingSettings, load_model
+from napari_surgsam2.evaluation import region_similarity
+from napari_surgsam2.network import Decoded
+from napari_surgsam2.tracking.plausibility import (
+    Claim,
+    separate,
+    without_hopeless,
+    without_jumps,
+    without_overlaps,
+)
+
+SIDE = 64
+NO_POINTER = torch.zeros(1, 8)
+
+
+def box(y0, x0, y1, x1, logit=4.0):
+    """Return logits, (64, 64), of a rectangle."""
+    logits = torch.full((SIDE, SIDE), -4.0)
+    logits[y0:y1, x0:x1] = logit
+    return logits
+
+
+def decoded(*masks, score=1.0, iou=0.8):
+    """Return masks as the network would, all as sure."""
+    n = len(masks)
+    pointers = torch.ones(n, 8)
+    return Decoded(torch.stack(masks)[:, None], pointers, torch.full((n, 1), score), torch.full((n, 1), iou))
+
+
+def there(found):
+    """Return which objects are in view; the others have neither mask nor pointer."""
+    seen = (found.score[:, 0] > 0).tolist()
+    assert (found.logits > 0).flatten(1).any(1).tolist() == seen
+    assert (found.pointer != 0).any(1).tolist() == seen
+    return seen
+
+
+def test_masks_that_fit_next_to_nothing_are_none():
+    assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=0.01), NO_POINTER)) == [False]
+    assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=0.03), NO_POINTER)) == [True]
+
+
+# Jumps
+
+SLIVER = box(30, 0, 36, 3)  # what is left of an object that leaves at the left
+
+AFTER_A_SLIVER = {
+    "another thing, many times as large": (box(20, 4, 50, 24), False),
+    "another thing, far away": (box(0, 40, 30, 60), False),
+    "the object comes back in": (box(24, 0, 44, 12), True),  # it covers what was there
+    "another sliver": (box(50, 0, 56, 4), True),  # something small may be anywhere
+    "nothing": (box(0, 0, 0, 0), True),
+}
+
+
+@pytest.mark.parametrize("case", AFTER_A_SLIVER)
+def test_what_grows_many_times_and_is_elsewhere_is_of_another_thing(case):
+    mask, stays = AFTER_A_SLIVER[case]
+    found = without_jumps(decoded(mask), [SLIVER], NO_POINTER)
+    assert (found.score[:, 0] > 0).tolist() == [stays]
+    assert bool((found.logits > 0).any()) == (stays and case != "nothing")
+
+
+def test_an_object_that_is_surely_in_view_may_be_anywhere():
+    large = box(0, 40, 30, 60)
+    assert there(without_jumps(decoded(large, score=4.0), [SLIVER], NO_POINTER)) == [True]
+
+
+def test_an_object_not_seen_lately_may_be_anywhere():
+    large = box(0, 40, 30, 60)
+    assert there(without_jumps(decoded(large), [None], NO_POINTER)) == [True]
+    assert there(without_jumps(decoded(large, large), [None, SLIVER], NO_POINTER)) == [True, False]
+
+
+# Overlaps
+
+
+def claim(logits, trust=0.8, given=False):
+    return Claim(logits, trust, given)
+
+
+def separated(*masks, trust=None, others=()):
+    """Return what is left of masks, (B, 64, 64) bool."""
+    return separate(torch.stack(masks), trust or [0.8] * len(masks), others).numpy() > 0
+
+
+def test_a_pixel_is_the_object_s_of_the_highest_logit():
+    upper, lower = box(0, 0, 40, 40, logit=3.0), box(20, 0, 60, 40, logit=5.0)
+    masks = separated(upper, lower)
+    np.testing.assert_array_equal(masks[0], box(0, 0, 20, 40) > 0)
+    np.testing.assert_array_equal(masks[1], lower > 0)
+    np.testing.assert_array_equal(separated(upper, others=[claim(lower)])[0], masks[0])
+
+
+def test_of_logits_nearly_alike_the_better_clicked_object_has_the_pixel():
+    upper, lower = box(0, 0, 40, 40, logit=3.0), box(20, 0, 60, 40, logit=3.5)
+    np.testing.assert_array_equal(separated(upper, lower, trust=[0.9, 0.6])[0], upper > 0)
+    np.testing.assert_array_equal(separated(upper, lower, trust=[0.9, 0.8])[1], lower > 0)
+    np.testing.assert_array_equal(
+        separated(lower, trust=[0.6], others=[claim(upper, 0.9)])[0], box(40, 0, 60, 40) > 0
+    )
+
+
+def test_masks_that_do_not_overlap_stay_as_they_are():
+    """However much one object is trusted."""
+    apart = decoded(box(0, 0, 20, 64, logit=0.1), box(20, 0, 64, 64))
+    found = without_overlaps(apart, [0.1, 1.0], [], NO_POINTER)
+    for before, after in zip(apart, found, strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+
+def test_a_given_mask_keeps_all_its_pixels():
+    weak = claim(box(0, 0, 30, 30, logit=0.1), given=True)
+    mask = separated(box(0, 0, 60, 30, logit=9.0), others=[weak])[0]
+    np.testing.assert_array_equal(mask, box(30, 0, 60, 30) > 0)
+
+
+def test_an_object_of_which_nothing_is_left_is_out_of_view():
+    small, large = box(10, 10, 20, 20, logit=2.0), box(0, 0, 40, 40, logit=5.0)
+    assert there(without_overlaps(decoded(small, large), [0.8, 0.8], [], NO_POINTER)) == [False, True]
+    assert there(without_overlaps(decoded(small), [0.8], [claim(large)], NO_POINTER)) == [False]
+
+
+# With a network
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model("nano", device="cpu")
+
+
+def crossing(frames=12, size=(128, 160)):
+    """Return frames, (T, Y, X, 3), and labels of two alike bars, one of which moves towards the other."""
+    rng = np.random.default_rng(0)
+    video = np.empty((frames, *size, 3), np.uint8)
+    labels = np.zeros((frames, *size), np.uint8)
+    ground = rng.normal((150, 70, 60), 6, (*size, 3))
+    for t in range(frames):
+        labels[t, 20:110, 96:112] = 2
+        x = 30 + 5 * t
+        labels[t, 30:70, x : x + 16] = 1
+        video[t] = np.where(labels[t, ..., None] > 0, rng.normal(200, 6, (*size, 3)), ground).clip(0, 255)
+    return video, labels
+
+
+def test_objects_that_touch_do_not_run_into_one_another(nano):
+    video, labels = crossing()
+    shared, fit = {}, {}
+    for exclusive in (True, False):
+        tracker = Tracker(nano, video, TrackingSettings(exclusive=exclusive))
+        tracker.add_points(0, 1, [(50, 37)])
+        tracker.add_points(0, 2, [(70, 104)])
+        results = list(tracker.propagate())
+        tracker.close()
+        masks = np.stack([r.logits > 0 for r in results[1:]])
+        shared[exclusive] = int(masks.all(axis=1).sum())
+        fit[exclusive] = [
+            region_similarity(r.masks()[i], labels[r.frame] == i + 1) for r in results for i in (0, 1)
+        ]
+    assert shared[True] == 0
+    assert shared[False] > 0
+    assert np.mean(fit[True]) >= np.mean(fit[False]) - 0.01
+
+
+def test_an_object_tracked_alone_leaves_the_others_masks_as_they_are(nano):
+    """And its own leaves them out."""
+    video, _ = crossing()
+    tracker = Tracker(nano, video)
+    tracker.add_points(0, 2, [(70, 104)])
+    before = {r.frame: r.logits[0] for r in tracker.propagate()}
+    tracker.add_points(0, 1, [(50, 37)])
+    for result in tracker.propagate(objects=[1]):
+        np.testing.assert_array_equal(tracker.result(result.frame, [2]).logits[0], before[result.frame])
+        if result.frame > 0:
+            sure = before[result.frame] > result.logits[0] + 3
+            assert not ((result.logits[0] > 0) & sure).any()
+    tracker.close()
+
+
+def test_what_is_prompted_together_is_remembered_apart_in_any_order(nano):
+    """Also where the second object is clicked after the first was tracked."""
+    video, settings = crossing()[0][::-1][:6], TrackingSettings(obey_clicks=False)
+    clicks = {1: (50, 90), 2: (90, 104)}
+    tracker = Tracker(nano, video, settings)
+    for i, at in clicks.items():
+        tracker.add_points(0, i, [at])
+    assert (tracker.predict(0).logits > 0).all(axis=0).sum() > 10
+    tracker.close()
+    found = []
+    for order, in_between in (((1, 2), False), ((1, 2), True), ((2, 1), True)):
+        tracker = Tracker(nano, video, settings)
+        for i in order:
+            tracker.add_points(0, i, [clicks[i]])
+            if in_between:
+                list(tracker.propagate(frames=(0, 3)))
+        found.append([r.logits for r in tracker.propagate()])
+        tracker.close()
+    for logits in found[1:]:
+        np.testing.assert_allclose(np.stack(logits), np.stack(found[0]), atol=1e-4)
