@@ -103,7 +103,8 @@ class TrackingSettings(_Settings):
         so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
         contradicts all the same tell that it is not. Corrective clicks that lead to a mask which obeys no
         more of them, and is expected to fit worse, leave the mask so far. A mask that covers a positive click
-        on another object of the frame is corrected there. False is SAM 2, which looks at none of this.
+        on another object of the frame is corrected there, if objects are `exclusive`. False is SAM 2, which
+        looks at none of this.
     doubt_masks : bool
         Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,
         counts as none: the object is out of view. So does one that is many times as large as that of the

@@ -51,9 +51,11 @@ def test_masks_leave_out_what_is_clicked_as_another_object(nano):
     assert np.mean(fit[True]) > np.mean(fit[False]) + 0.02
 
 
-def test_sam_2_makes_each_mask_alone(nano):
+@pytest.mark.parametrize("setting", ["obey_clicks", "exclusive"])
+def test_sam_2_makes_each_mask_alone(nano, setting):
+    """And so things within things can be clicked."""
     video, objects = touching_instruments(63003)
-    plain = TrackingSettings(obey_clicks=False)
+    plain = TrackingSettings(**{setting: False})
     together = masks_of(nano, video, objects, plain)
     for i, o in objects.items():
         np.testing.assert_array_equal(masks_of(nano, video, {i: o}, plain)[i], together[i])

@@ -629,8 +629,9 @@ class Tracker:
             if self.settings.obey_clicks:
                 if prior is not None and prompts.box is None and not prompts.mask_pending:
                     decoded = _unless_worse(decoded, prior, xy, labels)
-                away = self._clicks_on_others(obj, frame) if others is None else others
-                decoded = _without_others(decode, decoded, xy, labels, self._places(away))
+                if self.settings.exclusive:
+                    away = self._clicks_on_others(obj, frame) if others is None else others
+                    decoded = _without_others(decode, decoded, xy, labels, self._places(away))
             if self.settings.doubt_masks and prior is not None and prompts.only_negative:
                 # They tell what the object is not, and not what it is.
                 decoded = decoded._replace(iou=decoded.iou.clamp(max=prior.iou))
