@@ -116,6 +116,22 @@ def test_nothing_wrong_is_confirmed(rng):
     assert at(xy, truth) == [True, False]
 
 
+def test_void_is_never_clicked_and_nothing_is_wrong_there(rng):
+    truth, void = mask((10, 10, 20, 20)), mask((5, 20, 25, 40), (20, 5, 25, 20))
+    seen = truth | void | mask((8, 10, 10, 20))
+    for central in (0.0, 1.0):
+        for _ in range(20):
+            xy, labels = corrective_click(truth, seen, rng, central, void)
+            assert labels.tolist() == [[NEGATIVE]]
+            assert at(xy, seen & ~truth & ~void) == [True]
+            xy, labels = corrective_click(truth, truth | void, rng, central, void)
+            assert labels.tolist() == [[POSITIVE]]
+            assert at(xy, truth) == [True]
+            xy, labels = corrective_click(mask(), void, rng, central, void)
+            assert labels.tolist() == [[NEGATIVE]]
+            assert at(xy, ~void) == [True]
+
+
 def two_objects():
     """Return masks (3, 64, 64) of two objects of a clip and one of another clip, and their clips."""
     masks = torch.zeros(3, 64, 64, dtype=torch.bool)

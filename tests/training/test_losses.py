@@ -15,6 +15,7 @@ from napari_surgsam2.training.losses import (
     intersection_over_union,
     mask_losses,
     soft_targets,
+    without_void,
 )
 from napari_surgsam2.training.settings import LossSettings
 
@@ -104,6 +105,84 @@ def test_what_is_not_annotated_counts_nowhere():
     losses = mask_losses(decoded(torch.ones(1, 1, 8, 8)), soft_targets(disc()[None]), torch.tensor([False]))
     assert [float(x) for x in losses] == [0] * 6
     assert [float(x) for x in average([losses])] == [0] * 4
+
+
+def disc_beside_void(void):
+    """Return soft targets of a disc outside void, (1, 16, 16), and of the void."""
+    return soft_targets(disc()[None] & ~void), soft_targets(void)
+
+
+def right_of(column, size=32):
+    void = torch.zeros(1, size, size, dtype=torch.bool)
+    void[..., column:] = True
+    return void
+
+
+KNOWN = torch.tensor([True])
+
+
+def test_what_is_made_of_void_counts_for_nothing():
+    targets, void = disc_beside_void(right_of(20))
+    generator = torch.Generator().manual_seed(0)
+    logits, iou = torch.randn(1, 3, 8, 8, generator=generator), torch.rand(1, 3, generator=generator)
+    other = logits.clone()
+    other[..., 6:] = 9 * torch.randn(1, 3, 8, 2, generator=generator)  # what is left of these is not void
+    logits.requires_grad_()
+    first = mask_losses(decoded(logits, iou), targets, KNOWN, void)
+    again = mask_losses(decoded(other, iou), targets, KNOWN, void)
+    assert [x.item() for x in first] == [x.item() for x in again]
+    assert all(x.item() > 0 for x in first)
+    (first.focal + first.dice).backward()
+    assert logits.grad[..., :6].any()
+    assert not logits.grad[..., 6:].any()
+
+
+def test_losses_beside_void_are_those_of_the_rest_of_the_picture():
+    size = 16
+    rest = torch.zeros(1, size, size, dtype=torch.bool)
+    rest[0, 4:10, 5:12] = True
+    whole = torch.nn.functional.pad(rest, (0, size))
+    void = right_of(size, 2 * size)[:, :size]
+    shares, counted = without_void(soft_targets(whole), soft_targets(void))
+    logits = 4 * torch.randn(1, 3, size // 2, size // 2, generator=torch.Generator().manual_seed(1))
+    for strange in (-30.0, 30.0):
+        wide = torch.nn.functional.pad(logits, (0, size // 2), value=strange)
+        for measure in (focal_loss, dice_loss, intersection_over_union):
+            expected = measure(logits, soft_targets(rest)[:, None].expand_as(logits))
+            torch.testing.assert_close(measure(wide, shares.expand_as(wide), counted), expected)
+
+
+def test_a_cell_that_is_void_in_part_goes_by_the_rest_of_it():
+    mask = torch.zeros(1, 2, 2, dtype=torch.bool)
+    void = torch.zeros(1, 2, 2, dtype=torch.bool)
+    mask[0, 0, 0], void[0, 0, 1], void[0, 1, 0] = True, True, True
+    shares, counted = without_void(soft_targets(mask), soft_targets(void))
+    assert (float(shares), float(counted)) == (0.5, 0.5)
+    nothing, none = without_void(soft_targets(mask), soft_targets(torch.ones_like(mask)))
+    assert (float(nothing), float(none)) == (1.0, 0.0)
+
+
+def test_void_of_no_pixels_changes_nothing():
+    targets = soft_targets(torch.stack([disc(), torch.zeros(32, 32, dtype=torch.bool)]))
+    logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    known = torch.ones(2, dtype=torch.bool)
+    plain = mask_losses(decoded(logits), targets, known)
+    empty = mask_losses(decoded(logits), targets, known, torch.zeros_like(targets))
+    torch.testing.assert_close(list(empty), list(plain), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("side", "known"), [(1, 1), (20, 0)])
+def test_whether_an_object_is_in_view_is_unknown_where_void_may_hide_it(side, known):
+    void = torch.zeros(1, 64, 64, dtype=torch.bool)
+    void[0, 10 : 10 + side, 5:60] = True  # as wide as a line around something, or as a thing
+    nothing = torch.zeros_like(void)
+    losses = mask_losses(decoded(torch.ones(1, 1, 16, 16)), soft_targets(nothing), KNOWN, soft_targets(void))
+    assert float(losses.known) == known
+    assert bool(losses.score > 0) == bool(known)
+    beside = nothing.clone()
+    beside[0, 40:50, 10:30] = True
+    seen = mask_losses(decoded(torch.ones(1, 1, 16, 16)), soft_targets(beside), KNOWN, soft_targets(void))
+    assert float(seen.known) == float(seen.in_view) == 1
 
 
 def test_whether_a_sliver_is_in_view_is_not_learned():

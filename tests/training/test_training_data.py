@@ -17,15 +17,14 @@ from PIL import Image
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.masks import write_zarr
 from napari_surgsam2.training.augmentation import NoObjectError, augment
-from napari_surgsam2.training.clips import SampledClip, TrainingClip, draw_frames
+from napari_surgsam2.training.clips import VOID, SampledClip, TrainingClip, draw_frames
 from napari_surgsam2.training.labelled import LabelledVideos
 from napari_surgsam2.training.loading import ClipSampler, make_source
 from napari_surgsam2.training.settings import (
     AugmentationSettings,
-    LabelPair,
-    SourceSettings,
     TrainingSettings,
 )
+from napari_surgsam2.training.sources import LabelPair, SourceSettings
 from napari_surgsam2.training.vos import VosFolder
 
 HEIGHT, WIDTH = 48, 64
@@ -175,24 +174,30 @@ def test_a_validation_video_is_whole(tmp_path: Path) -> None:
     (video,) = vos(tmp_path).validation_videos()
     frames, labels, annotated = video.open()
 
-    assert frames.shape == labels.shape == (10, HEIGHT, WIDTH)
+    assert frames.shape == (10, HEIGHT, WIDTH)
+    assert labels[0].shape == (HEIGHT, WIDTH)
     assert np.flatnonzero(annotated).tolist() == [2, 5]
     np.testing.assert_array_equal(labels[5], labels_of(10)[5])
     assert not labels[0].any()
     assert number_of(frames.frame(3)) == 3
 
 
-def test_void_is_background_and_gray_pngs_hold_numbers(tmp_path: Path) -> None:
+def test_255_is_void_in_8_bits_and_gray_pngs_hold_numbers(tmp_path: Path) -> None:
     make_video(tmp_path, "one", frames=2)
     folder = tmp_path / "Annotations" / "one"
     label = labels_of(1)[0]
     label[0] = 255
     save_png(folder / "00000.png", label)
-    Image.fromarray(labels_of(2)[1].astype(np.uint16) * 300).save(folder / "00001.png")
+    deep = labels_of(2)[1].astype(np.uint16) * 300
+    deep[0] = 255
+    Image.fromarray(deep).save(folder / "00001.png")
 
     clip = vos(tmp_path).sample(np.random.default_rng(0), 2, (1, 1))
 
-    assert sorted(np.unique(clip.labels).tolist()) == [0, 1, 2, 300, 600]
+    assert sorted(np.unique(clip.labels).tolist()) == [VOID, 0, 1, 2, 255, 300, 600]
+    (video,) = vos(tmp_path).validation_videos()
+    _, labels, _ = video.open()
+    assert [(labels[t][0, 0], labels[t].dtype) for t in range(2)] == [(VOID, np.int16), (255, np.uint16)]
 
 
 def test_a_frame_of_nothing_but_void_shows_no_object(tmp_path: Path) -> None:
@@ -205,7 +210,8 @@ def test_a_frame_of_nothing_but_void_shows_no_object(tmp_path: Path) -> None:
 
     clip = vos(tmp_path).sample(np.random.default_rng(0), 3, (1, 1))
 
-    assert [label.any() for label in clip.labels] == [True, False, True]
+    assert [(label > 0).any() for label in clip.labels] == [True, False, True]
+    assert [(label == VOID).any() for label in clip.labels] == [False, True, False]
 
 
 def test_pictures_of_16_bits_are_seen_as_they_are_tracked(tmp_path: Path) -> None:
@@ -316,7 +322,7 @@ def other_names(root: Path) -> None:
         ),
         (
             only_zero_and_void,
-            "'b' (with nothing but 0 and 255 in the annotations, where 255 counts",
+            "'b' (with nothing but 0 and 255 in the annotations, where 255 is void)",
         ),
         (no_objects, "'b' (with no object in the annotations)"),
         (other_names, "'b/mask_00001.png', 'b/mask_00002.png' (annotations without a picture of their name)"),
@@ -333,7 +339,7 @@ def test_what_is_not_used_of_a_folder_is_said(
         make_video(tmp_path, name, frames=3)
     spoil(tmp_path)
 
-    (line,) = vos(tmp_path).summary(3)
+    line, *_ = vos(tmp_path).summary(3)
 
     assert "; not used: " in line
     assert said in line
@@ -385,9 +391,9 @@ def save_labelled(root: Path, labels: np.ndarray, frames: int = 10) -> tuple[Pat
     return video, target
 
 
-def pair(root: Path, labels: np.ndarray, sparse: bool | None = None) -> LabelPair:
+def pair(root: Path, labels: np.ndarray, sparse: bool | None = None, void: int | None = None) -> LabelPair:
     video, target = save_labelled(root, labels)
-    return LabelPair(str(video), str(target), sparse)
+    return LabelPair(str(video), str(target), sparse, void)
 
 
 def test_labels_are_known_from_the_first_to_the_last(tmp_path: Path) -> None:
@@ -428,8 +434,60 @@ def test_it_must_be_said_whether_labels_that_look_sparse_are(tmp_path: Path) -> 
 
     with pytest.raises(UsageError, match=r"in 4 of the 10 frames .* 4 of these stand alone\. Set"):
         LabelledVideos([pair(tmp_path, every_third)]).summary(2)
-    assert LabelledVideos([pair(tmp_path, every_third, True)]).summary(2) == ["1 video, 4 annotated frames"]
+    source = LabelledVideos([pair(tmp_path, every_third, True)])
+    assert source.summary(2, (1, 3)) == ["1 video, 4 annotated frames"]
     assert LabelledVideos([pair(tmp_path, every_third, False)]).summary(2) == ["1 video, 10 annotated frames"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint64])
+def test_what_is_void_in_own_labels_is_said_by_the_pair(tmp_path: Path, dtype: type) -> None:
+    labels = labels_of(10).astype(dtype)
+    labels[3, 0] = 200
+    source = LabelledVideos([pair(tmp_path, labels, void=200)])
+
+    (video,) = source.validation_videos()
+    _, found, _ = video.open()
+    wanted = labels_of(10).astype(int)
+    wanted[3, 0] = VOID
+    for t in range(10):
+        np.testing.assert_array_equal(found[t], wanted[t])
+    for seed in range(10):
+        clip = source.sample(np.random.default_rng(seed), 4, (1, 2))
+        for t, frame in enumerate(clip.frames):
+            np.testing.assert_array_equal(clip.labels[t], wanted[number_of(frame)])
+
+
+def test_frames_with_nothing_but_void_show_no_object(tmp_path: Path) -> None:
+    labels = labels_of(10)
+    labels[:2] = 0
+    labels[:2, 5] = 9
+    (video,) = LabelledVideos([pair(tmp_path, labels, void=9)]).validation_videos()
+    assert np.flatnonzero(video.open()[2]).tolist() == list(range(2, 10))
+    labels[labels < 9] = 0
+    with pytest.raises(UsageError, match=r"are empty but for 9, which is void; label at least one frame"):
+        LabelledVideos([pair(tmp_path, labels, void=9)])
+
+
+def test_it_must_be_said_whether_255_among_own_labels_is_void(tmp_path: Path) -> None:
+    labels = labels_of(10)
+    labels[4, 0] = 255
+
+    for sparse in (None, True, False):
+        with pytest.raises(UsageError, match=r"Set void = 255 in this pair .* or void = 0 if they are an"):
+            LabelledVideos([pair(tmp_path, labels, sparse)]).summary(2)
+    for void, ids in ((255, {VOID, 0, 1, 2}), (0, {0, 1, 2, 255})):
+        source = LabelledVideos([pair(tmp_path, labels, void=void)])
+        assert len(source.summary(2)) == 1
+        assert set(np.unique(source.sample(np.random.default_rng(0), 10, (1, 1)).labels).tolist()) == ids
+
+
+def test_masks_of_0_and_255_and_numbers_up_to_255_are_objects(tmp_path: Path) -> None:
+    many = labels_of(10)
+    many[:, 0, 1::2], many[:, 1, ::2] = 254, 255
+    for labels in (labels_of(10) // 2 * 255, many, labels_of(10).astype(np.uint16) * 255):
+        source = LabelledVideos([pair(tmp_path, labels)])
+        assert len(source.summary(2)) == 1
+        assert source.sample(np.random.default_rng(0), 2, (1, 1)).labels.max() >= 255
 
 
 def test_objects_that_are_out_of_view_for_long_are_a_note(tmp_path: Path) -> None:
@@ -442,7 +500,7 @@ def test_objects_that_are_out_of_view_for_long_are_a_note(tmp_path: Path) -> Non
     assert "6 of the 10 frames between the first and the last label show nothing and count as showing" in note
     assert len(LabelledVideos([pair(tmp_path, for_long, False)]).summary(2)) == 1
     assert len(LabelledVideos([pair(tmp_path, seldom)]).summary(2)) == 1
-    assert len(LabelledVideos([pair(tmp_path, first_only)]).summary(2)) == 1
+    assert len(LabelledVideos([pair(tmp_path, first_only)]).summary(1)) == 1
 
 
 def test_labelled_videos_shorter_than_a_clip_are_told(tmp_path: Path) -> None:
@@ -508,6 +566,34 @@ def test_labels_that_do_not_fit_are_said(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("every", "frames", "steps", "remedy"),
+    [
+        (4, 3, (1, 1), "set a frame_step that goes up to 2 in [run], or annotate frames that lie closer"),
+        (4, 3, (1, 2), None),
+        (5, 6, (1, 1), None),
+        (5, 3, (1, 5), "set another number of frames in [run], or annotate frames that lie closer"),
+        (5, 1, (1, 1), None),
+    ],
+)
+def test_clips_that_never_come_upon_a_second_annotated_frame_are_told(
+    tmp_path: Path, every: int, frames: int, steps: tuple[int, int], remedy: str | None
+) -> None:
+    """As where a data set has one annotated frame a second: memory would learn nothing all night."""
+    make_video(tmp_path, "a", annotated=range(0, 10, every))
+    sparse = np.zeros_like(labels_of(10))
+    sparse[::every] = labels_of(10)[::every]
+
+    for source in (vos(tmp_path), LabelledVideos([pair(tmp_path, sparse, True)])):
+        _, *notes = source.summary(frames, steps)
+        assert len(notes) == (remedy is not None)
+        if remedy is not None:
+            assert f"no clip of {frames} frames comes upon a second annotated frame" in notes[0]
+            assert remedy in notes[0]
+        clips = [source.sample(np.random.default_rng(seed), frames, steps) for seed in range(10)]
+        assert any(clip.annotated[1:].any() for clip in clips) == (remedy is None and frames > 1)
+
+
 # Augmentation
 
 
@@ -550,6 +636,70 @@ def test_masks_stay_on_their_objects(
         assert object_id in (1, 2)
         wanted = seen == object_id
         assert (mask & wanted).sum() > 0.85 * (mask | wanted).sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"flip": True, "reverse": True, "crop": (0.6, 1.0)},
+        {"flip": True, "reverse": True, "crop": (0.6, 1.0), "affine": 0.2},
+        {"letterbox": 1.0, "affine": 0.1},
+    ],
+    ids=lambda changes: "+".join(changes) or "off",
+)
+@pytest.mark.parametrize(("height", "width", "size"), [(96, 128, 96), (60, 50, 128), (300, 400, 96)])
+def test_void_stays_where_it_is(
+    changes: dict[str, Any], seed: int, height: int, width: int, size: int
+) -> None:
+    source = clip_of(4, height, width)
+    labels = source.labels.astype(np.int16)
+    labels[:, height // 3 : 2 * height // 3, width // 4 : 3 * width // 4] = VOID  # a part of the objects too
+    pictures = np.where(labels[..., None] == VOID, COLOURS[3], source.frames)
+
+    marked = SampledClip(pictures, labels, source.annotated)
+    clip = augment(marked, np.random.default_rng(seed), OFF.replace(**changes), size, 3)
+
+    assert clip.void is not None
+    assert clip.void.shape == (4, size, size)
+    assert not (clip.masks & clip.void).any()
+    wanted = nearest_colour(clip.frames) == 3
+    void = clip.void.numpy()
+    assert (void & wanted).sum() > 0.9 * (void | wanted).sum()
+
+
+def test_a_clip_has_void_only_where_it_is_annotated() -> None:
+    source = clip_of(3)
+    assert augment(source, np.random.default_rng(0), OFF, 64, 2).void is None
+    labels = source.labels.astype(np.int16)
+    labels[2, 0] = VOID
+    sparse = SampledClip(source.frames, labels, np.array([True, True, False]))
+    assert augment(sparse, np.random.default_rng(0), OFF, 64, 2).void is None
+
+
+def test_void_is_no_object_to_follow_or_to_begin_with() -> None:
+    source = clip_of(2)
+    labels = np.where(source.labels == 2, VOID, source.labels.astype(np.int16))
+    labels[1][labels[1] == 1] = VOID
+    void = SampledClip(source.frames, labels, source.annotated)
+
+    for seed in range(10):  # never backwards, for the last frame shows no object
+        clip = augment(void, np.random.default_rng(seed), OFF.replace(reverse=True), 64, 3)
+        assert clip.masks.flatten(2).any(2).tolist() == [[True, False]]
+        assert number_of(clip.frames[0].numpy()) == 0
+    assert not clip.has_absence  # it may be where the void is
+
+
+def test_an_object_is_absent_where_void_is_too_narrow_to_hide_it() -> None:
+    source = clip_of(2, 96, 96)
+    labels = source.labels.astype(np.int16)
+    labels[1][labels[1] == 2] = 0
+    labels[1, 40:42] = VOID
+    marked = SampledClip(source.frames, labels, source.annotated)
+    assert augment(marked, np.random.default_rng(0), OFF, 96, 2).has_absence
+    labels[1, 40:50] = VOID
+    assert not augment(marked, np.random.default_rng(0), OFF, 96, 2).has_absence
 
 
 def test_without_changes_the_clip_is_only_resized() -> None:

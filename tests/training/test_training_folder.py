@@ -1,13 +1,17 @@
 """A run's folder: what is there is kept, one run at a time is at work in it, and failures lose no steps."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 
 from napari_surgsam2.errors import DeviceMemoryError, OutputError, UsageError
-from napari_surgsam2.training import TrainingRun
+from napari_surgsam2.training import TrainingError, TrainingRun
 from napari_surgsam2.training import run as run_module
+from napari_surgsam2.training.batch import Batch
 from napari_surgsam2.training.folder import RunFolder
-from napari_surgsam2.training.unroll import Batch
+from napari_surgsam2.training.synthetic import ClipPool, render
 from tests.training.test_training_run import VIDEOS, settings
 
 
@@ -65,12 +69,14 @@ def labelled(folder, **sparse):
 
 
 def test_a_run_goes_on_where_it_is_now_said_that_its_labels_are_not_sparse(tmp_path):
-    run = labelled(tmp_path / "run")
+    run = labelled(tmp_path / "run", sparse=None)
     run.lock()
     run.claim()
     run.release()
     (tmp_path / "run" / TrainingRun.CHECKPOINT).touch()
-    labelled(tmp_path / "run", sparse=False).check()
+    labelled(tmp_path / "run", sparse=False, void=0).check()
+    with pytest.raises(OutputError, match=r"other settings \(training\)"):
+        labelled(tmp_path / "run", void=255).check()
     with pytest.raises(OutputError, match=r"other settings \(training\)"):
         labelled(tmp_path / "run", sparse=True).check()
 
@@ -160,7 +166,7 @@ def test_a_log_that_another_program_keeps_open_loses_no_steps(tmp_path, monkeypa
     run = TrainingRun(without_checkpoints(tmp_path / "run"))
     (tmp_path / "run" / TrainingRun.VALIDATION_LOG).mkdir()  # to be opened as little as what Excel holds
     monkeypatch.setattr("napari_surgsam2.training.logs._drop_scores", lambda *_: None)
-    with pytest.raises(OutputError, match=r"validation\.csv' cannot be written: .*where another program has"):
+    with pytest.raises(OutputError, match=r"validation\.csv' cannot be read: .*where another program has"):
         list(run.steps())
     assert saved_step(tmp_path / "run") == 2
 
@@ -169,6 +175,80 @@ def test_a_log_that_another_program_has_changed_is_said(tmp_path):
     (written(tmp_path / "run") / TrainingRun.VALIDATION_LOG).write_text("step;video\n2;synthetic-90\n")
     with pytest.raises(OutputError, match=r"validation\.csv' cannot be read: .*must begin with the number"):
         TrainingRun(settings(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("where", ["clips", "step"])
+def test_a_process_that_prepares_clips_and_is_killed_costs_no_steps(tmp_path, monkeypatch, where):
+    """As where the computer has too little memory; torch says so wherever the training is just then."""
+    run = TrainingRun(without_checkpoints(tmp_path / "run"))
+    owner, name = (run._sampler, "sample") if where == "clips" else (run, "_unroll")
+    work = getattr(owner, name)
+
+    def fail(*args):
+        if run.step == 1:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        return work(*args)
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(TrainingError, match=r"lack of memory: .* Killed\. Set fewer workers in \[run\]"):
+        list(run.steps())
+    assert saved_step(tmp_path / "run") == 1
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Let a disk be full: what files may have more than so many bytes cannot be written."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_that_a_full_disk_cannot_take_is_said_and_leaves_nothing(tmp_path, disk):
+    run = TrainingRun(settings(tmp_path / "run", run={"checkpoint_every": 1}))
+    steps = run.steps()
+    next(steps)
+    disk(50_000)
+    with pytest.raises(OutputError, match=r"checkpoint\.pt' cannot be written: File too large\. .*make room"):
+        next(steps)
+    disk(2**30)
+    assert saved_step(run.folder) == 1
+    assert not [p.name for p in run.folder.iterdir() if "partial" in p.name]
+    assert next(TrainingRun(settings(tmp_path / "run", run={"checkpoint_every": 1})).steps()).step == 2
+
+
+def test_a_run_that_could_not_be_saved_is_refused_before_it_begins(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=10_000_000))
+    with pytest.raises(OutputError, match=r"takes 0\.02 GB more, and 0\.01 GB are free there\. Make room on"):
+        TrainingRun(settings(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    run = TrainingRun(settings(tmp_path / "run", run={"steps": 1}))
+    list(run.steps())
+    written = sum((run.folder / name).stat().st_size for name in (run.CHECKPOINT, run.MODEL))
+    assert written == pytest.approx(run._size(), rel=0.1)
+
+
+def test_a_pool_that_a_full_disk_cannot_take_is_said_and_gone_on_with(tmp_path, disk):
+    """Writing to a file by its memory would end the process, with no word and with its helpers left."""
+    clips = (["things"], 7, 4, 2, (64, 64))
+    with pytest.raises(OutputError, match=r"pool' cannot be written: File too large\. .*make room"):
+        ClipPool(tmp_path / "pool", *clips, processes=1, progress=lambda *_: disk(2 * 2 * 64 * 64 * 3))
+    disk(2**30)
+    done = int(np.load(tmp_path / "pool" / "done.npy").sum())
+    assert 1 <= done < 4
+    told = []
+    pool = ClipPool(tmp_path / "pool", *clips, processes=1, progress=lambda *n: told.append(n))
+    assert told[0] == (done + 1, 4)
+    for i in range(4):
+        np.testing.assert_array_equal(pool._frames[i], render(7 + i, *clips[:1], 2, (64, 64)).frames)
+
+
+def test_a_pool_whose_description_is_damaged_is_said(tmp_path):
+    (tmp_path / "pool.json").write_text("")
+    with pytest.raises(UsageError, match=r"pool\.json', which says what clips are there, cannot be read"):
+        ClipPool(tmp_path, ["things"], 7, 4, 2, (64, 64))
 
 
 @pytest.mark.parametrize("where", ["clips", "step"])

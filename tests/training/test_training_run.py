@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from napari_surgsam2.checkpoints import load_model
 from napari_surgsam2.checkpoints.saving import save_model
-from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.errors import DeviceMemoryError, OutputError, UsageError
 from napari_surgsam2.network import ConvNetConfig, NetworkConfig, Sam2Network
 from napari_surgsam2.training import TrainingRun, TrainingSettings, synthetic
 from napari_surgsam2.training.optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
@@ -106,16 +106,42 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(finished, tmp_pat
         assert [int(r["step"]) for r in csv.DictReader(file)] == [1, 2, 3, 4]
 
 
+def rows(folder, name=TrainingRun.STEP_LOG):
+    """Return the rows of a log, without how long the steps took."""
+    with (folder / name).open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
 def test_a_run_that_is_asked_to_stop_keeps_its_last_step(finished, tmp_path):
     whole, _ = finished
     config = settings(tmp_path / "run")
     run = TrainingRun(config)
-    assert [r.step for r in run.steps(should_stop=lambda: run.step == 1)] == []
+    assert [r.step for r in run.steps(should_stop=lambda: run.step == 1)] == [1]
     resumed = TrainingRun(config)
     assert resumed.step == 1
     list(resumed.steps())
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, whole.network.state_dict()[name]), name
+    assert rows(run.folder) == rows(whole.folder)
+
+
+def test_a_row_is_of_all_steps_since_the_last_one_whatever_interrupted_them(tmp_path):
+    """A run that is stopped after each step, and one that was ended between checkpoint and row."""
+    whole = TrainingRun(settings(tmp_path / "whole", run={"log_every": 2}))
+    list(whole.steps())
+    config = settings(tmp_path / "run", run={"log_every": 2})
+    for stop in (1, 2, 3):
+        run = TrainingRun(config)
+        list(run.steps(should_stop=lambda run=run, stop=stop: run.step == stop))
+        if stop == 2:  # as if it had been ended before the row was written, or while it was
+            log = run.folder / run.STEP_LOG
+            head, row = log.read_bytes().splitlines(keepends=True)
+            log.write_bytes(head + row[:9])
+    (report,) = TrainingRun(config).steps()
+    assert report.step == 4
+    assert rows(run.folder) == rows(whole.folder)
+    assert list(TrainingRun(config).steps()) == []
+    assert rows(run.folder) == rows(whole.folder)
 
 
 @pytest.mark.parametrize("ended_at", [2, 4])
@@ -141,6 +167,49 @@ def test_a_run_that_ended_between_checkpoint_and_model_goes_on(finished, tmp_pat
     expected = load_model(finished[0].folder / TrainingRun.MODEL).network.state_dict()
     for name, value in load_model(again.folder / TrainingRun.MODEL).network.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "match"),
+    [
+        ("CUDA out of memory.", DeviceMemoryError, r"up to step 2 is saved\. Lower batch_size, .* a new run"),
+        ("shapes do not match", RuntimeError, "shapes do not match"),
+    ],
+)
+def test_a_step_that_fails_costs_none_of_those_before_it(finished, tmp_path, monkeypatch, said, kind, match):
+    """Even where the statistics of the failed step were taken already."""
+    whole, _ = finished
+    config = settings(tmp_path / "run", run={"checkpoint_every": 1000})
+    run = TrainingRun(config)
+    unroll = run._unroll
+
+    def fail(*args):
+        unrolled = unroll(*args)
+        if run.step == 2:
+            raise RuntimeError(said)
+        return unrolled
+
+    monkeypatch.setattr(run, "_unroll", fail)
+    with pytest.raises(kind, match=match):
+        list(run.steps())
+    resumed = TrainingRun(config)
+    assert resumed.step == 2
+    list(resumed.steps())
+    assert same_weights(resumed, whole)
+    assert rows(resumed.folder) == rows(whole.folder)
+
+
+def test_weights_that_were_being_changed_are_not_saved(tmp_path, monkeypatch):
+    run = TrainingRun(settings(tmp_path / "run", run={"checkpoint_every": 1000}))
+
+    def fail(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    next(run.steps())
+    monkeypatch.setattr(run._optimizer, "step", fail)
+    with pytest.raises(DeviceMemoryError, match=r"in step 2\. Lower batch_size, .* another output"):
+        list(run.steps())
+    assert not (run.folder / run.CHECKPOINT).exists()
 
 
 def test_a_finished_run_has_nothing_left_to_do(finished):
@@ -379,6 +448,8 @@ def test_a_run_goes_on_over_a_validation_to_the_same_weights(finished, tmp_path)
     assert resumed.is_finished
     assert validated(resumed) == [3, 3, 4, 4]
     assert same_weights(resumed, whole)
+    assert [{**row, "validation_j_and_f": ""} for row in rows(resumed.folder)] == rows(whole.folder)
+    assert [bool(row["validation_j_and_f"]) for row in rows(resumed.folder)] == [False, False, True, True]
 
 
 def test_a_validation_that_was_stopped_is_made_up_for(tmp_path, monkeypatch):
@@ -395,10 +466,41 @@ def test_a_validation_that_was_stopped_is_made_up_for(tmp_path, monkeypatch):
     resumed = TrainingRun(config)
     assert not resumed.is_finished
     (report,) = resumed.steps()
-    assert (report.step, report.has_steps, len(report.scores)) == (1, False, 2)
+    assert (report.step, report.has_steps, len(report.scores)) == (1, True, 2)
     assert resumed.is_finished
     assert validated(resumed) == [1, 1]
     assert list(TrainingRun(config).steps()) == []
+    (row,) = rows(run.folder)
+    assert float(row["loss"]) == pytest.approx(report.loss, rel=1e-4)
+    assert float(row["validation_j_and_f"]) == pytest.approx(report.j_and_f, abs=1e-4)
+
+
+def test_a_step_that_is_validated_later_gets_its_score_into_its_row(tmp_path):
+    before = TrainingRun(settings(tmp_path / "run", run={"steps": 1}))
+    (earlier,) = before.steps()
+    config = settings(tmp_path / "run", run={"steps": 1}, validation=VIDEOS)
+    (later,) = TrainingRun(config).steps()
+    assert (later.step, later.has_steps) == (1, False)
+    (row,) = rows(before.folder)
+    assert float(row["loss"]) == pytest.approx(earlier.loss, rel=1e-4)
+    assert float(row["validation_j_and_f"]) == pytest.approx(later.j_and_f, abs=1e-4)
+
+
+def test_scores_that_cannot_be_kept_are_made_up_for(tmp_path, monkeypatch):
+    def full(*_):
+        raise OutputError("No space left on device")
+
+    config = settings(tmp_path / "run", run={"steps": 1}, validation=VIDEOS)
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_surgsam2.training.run.append_scores", full)
+        with pytest.raises(OutputError, match="No space left"):
+            list(TrainingRun(config).steps())
+    run = TrainingRun(config)
+    assert not run.is_finished
+    (report,) = run.steps()
+    assert len(report.scores) == 2
+    assert validated(run) == [1, 1]
+    assert len(rows(run.folder)) == 1
 
 
 def test_only_the_end_is_validated_unless_told(tmp_path):
@@ -591,7 +693,46 @@ def test_training_from_the_command_line(tmp_path):
     result = runner.invoke(app, ["train", str(tmp_path / "my.toml")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    assert "[[training]] number 1: 2 made-up clips" in result.stderr.splitlines()
+    assert "[[training]] number 1: 2 made-up clips of things" in result.stderr.splitlines()
+
+
+def test_the_download_of_the_weights_to_start_from_is_shown(tmp_path, monkeypatch):
+    from napari_surgsam2.cli import app, train
+    from napari_surgsam2.cli.progress import DownloadBar
+
+    shown = []
+
+    class Bar(DownloadBar):
+        def __call__(self, done, total):
+            super().__call__(done, total)
+            shown.append((done, total))
+
+        def end(self):
+            super().end()
+            shown.append("end")
+
+    def download(name, *, progress, **_):
+        progress(1_000_000, 2_000_000)
+        raise OutputError("that is enough")
+
+    monkeypatch.setattr(train, "DownloadBar", Bar)
+    monkeypatch.setattr("napari_surgsam2.training.run.load_model", download)
+    (tmp_path / "my.toml").write_text(
+        """
+        output = "run"
+        model.start = "sam2.1_hiera_tiny"
+        run.steps = 1
+        [[training]]
+        kind = "synthetic"
+        clips = 2
+        length = 16
+        size = [64, 64]
+        """
+    )
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "my.toml")])
+    assert "that is enough" in str(result.exception)
+    assert shown == [(1_000_000, 2_000_000)]
+    assert "Downloading (MB)" in result.stderr
 
 
 def test_an_example_is_never_written_over_a_file(tmp_path):

@@ -12,16 +12,16 @@ import pytest
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.training.settings import (
     AugmentationSettings,
-    LabelPair,
     LossSettings,
     ModelSettings,
     OptimizerSettings,
     PromptSettings,
     RunSettings,
-    SourceSettings,
     TrainingSettings,
     load_settings,
 )
+from napari_surgsam2.training.sources import LabelPair, SourceSettings
+from napari_surgsam2.training.synthetic import scene_mix
 
 SMALLEST = """
 output = "run"
@@ -331,7 +331,18 @@ def test_the_examples_for_data_of_your_own_validate(name: str) -> None:
 def test_paths_beside_the_file_leave_the_rest_of_a_pair_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         'output = "run"\n[run]\nsteps = 1\n[model]\nstart = "nano"\n[[training]]\nkind = "labels"\n'
-        'pairs = [{ video = "a.tif", labels = "b.tif", sparse = true }]\n'
+        'pairs = [{ video = "a.tif", labels = "b.tif", sparse = true, void = 255 }]\n'
     )
     (pair,) = load_settings(tmp_path / "run.toml").training[0].pairs
-    assert pair == LabelPair(str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), sparse=True)
+    assert pair == LabelPair(str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), sparse=True, void=255)
+
+
+@pytest.mark.parametrize("void", [-1, 2.5, "black", True])
+def test_void_is_a_number_of_pixels(void: Any) -> None:
+    with pytest.raises(UsageError, match=r"void is .*; it must be a whole number, at least 0"):
+        LabelPair("a.tif", "b.tif", void=void)
+
+
+def test_the_parts_of_nano_go_on_meaning_the_mix_that_they_were_trained_on() -> None:
+    assert dict(scene_mix(())) == {"laparoscopy": 0.6, "things": 0.25, "microscopy": 0.15}
+    assert scene_mix(("teamwork", "cavity")) == {"teamwork": 0.5, "cavity": 0.5}

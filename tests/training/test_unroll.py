@@ -6,10 +6,11 @@ import torch
 
 from napari_surgsam2.settings import PruningSettings, TrackingSettings
 from napari_surgsam2.tracking import Tracker
+from napari_surgsam2.training.batch import Batch
 from napari_surgsam2.training.clips import TrainingClip
 from napari_surgsam2.training.interaction import box_around, click_in
 from napari_surgsam2.training.settings import PromptSettings
-from napari_surgsam2.training.unroll import Batch, Unroller
+from napari_surgsam2.training.unroll import Unroller
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import rule_network
 
@@ -75,6 +76,119 @@ def test_unannotated_frames_are_not_corrected(clip):
     unroller = Unroller(rule_network().train(), prompts)
     for seed in range(6):
         assert unroller._corrected_frames(batch, "click", np.random.default_rng(seed)) <= {0}
+
+
+def two_sparse_clips(clip, *annotated):
+    """Return a batch of clips of four frames, each annotated in its first and in the frames given."""
+    clips = []
+    for frames in annotated:
+        known = torch.zeros(4, dtype=torch.bool)
+        known[[0, *frames]] = True
+        masks = clip.masks[:, :4] & known[:, None, None]
+        clips.append(TrainingClip(clip.frames[:4], masks, known))
+    return Batch.of(clips, torch.device("cpu"))
+
+
+def test_frames_that_are_annotated_in_some_of_the_clips_are_corrected_there(clip):
+    batch = two_sparse_clips(clip, (2,), (3,))
+    prompts = PromptSettings(click=1, box=0, mask=0, corrections=1, corrected_frames=3)
+    unroller = Unroller(rule_network().train(), prompts)
+    found = [unroller._corrected_frames(batch, "mask", np.random.default_rng(seed)) for seed in range(30)]
+    assert set().union(*found) == {2, 3}
+    assert {2, 3} in found
+
+
+def test_only_objects_whose_truth_is_known_are_corrected(tiny_model, clip, monkeypatch):
+    batch = two_sparse_clips(clip, (2,), (3,))
+    unroller = Unroller(tiny_model.network, CLICKS.replace(corrections=1))
+    prompted = []
+    memorize = unroller._memorize
+
+    def spy(number, these, *more):
+        prompted.append(these)
+        return memorize(number, these, *more)
+
+    monkeypatch.setattr(unroller, "_memorize", spy)
+    logits = {}
+    for corrected in (set(), {1, 2}):
+        monkeypatch.setattr(unroller, "_corrected_frames", lambda *_, c=corrected: c)
+        with torch.no_grad():
+            out = unroller(batch, np.random.default_rng(0))
+        logits[len(corrected)] = out.logits
+    assert prompted[3:] == [[True] * 4, [False] * 4, [True, True, False, False]]
+    for t in range(4):
+        same = [torch.equal(a, b) for a, b in zip(logits[0][t], logits[2][t], strict=True)]
+        assert same[2:] == [True, True]  # they were asked to be corrected where nobody knows how
+        assert same[:2] == [t < 2] * 2
+
+
+def test_objects_with_memories_of_different_kinds_attend_each_to_their_own(tiny_model, clip):
+    network = tiny_model.network
+    batch = two_sparse_clips(clip, (1,), (2,))
+    unroller = Unroller(network, CLICKS)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        features = unroller._encode(batch)
+        frames = [type(features)(*(x[t][batch.clip] for x in features)) for t in range(4)]
+        memories = []
+        for t, prompted in enumerate(([True] * 4, [False, True, False, True], [True, False, False, True])):
+            shown = network.decode_given_mask(frames[t], clip.masks[:, t].repeat(2, 1, 1)[:, None])
+            memories.append(unroller._memorize(t, prompted, frames[t], shown))
+        together = unroller._attend(3, frames[3], memories, rng)
+        for i in range(4):
+            alone = unroller._attend(
+                3, type(features)(*(x[[i]] for x in frames[3])), [m.of([i]) for m in memories], rng
+            )
+            torch.testing.assert_close(together[[i]], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_no_start_is_wrong_that_is_not_set_right(tiny_model, clip):
+    batch = two_sparse_clips(clip, (2,), (3,))
+    unroller = Unroller(tiny_model.network, CLICKS.replace(wrong_starts=1.0))
+    for seed in range(20):
+        course = unroller._course(batch, {2, 3}, np.random.default_rng(seed))
+        before, after = course.masks(0)
+        assert torch.equal(before[2:], batch.masks[0, 2:])  # not known in frame 2, which sets right
+        assert torch.equal(after, before)
+
+
+def with_void(clip, frames, *places):
+    """Return the first frames of a clip, with void in some places (y0, x0, y1, x1)."""
+    void = torch.zeros(clip.masks.shape[2:], dtype=torch.bool)
+    for y0, x0, y1, x1 in places:
+        void[y0:y1, x0:x1] = True
+    masks = clip.masks[:, :frames] & ~void
+    return TrainingClip(clip.frames[:frames], masks, clip.annotated[:frames], void.repeat(frames, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["click", "box"])
+def test_void_is_not_clicked_while_a_clip_is_tracked(tiny_model, clip, monkeypatch, kind):
+    network, clicked = tiny_model.network, []
+    candidates = network.candidates
+
+    def spy(image, frame, xy=None, labels=None, *more):
+        if xy is not None:
+            clicked.append(xy[labels < 2].long())  # not the corners of boxes
+        return candidates(image, frame, xy, labels, *more)
+
+    monkeypatch.setattr(network, "candidates", spy)
+    marked = with_void(clip, 3, (0, 0, 128, 30), (50, 60, 90, 128))
+    plain = TrainingClip(clip.frames[:3], clip.masks[:, :3], clip.annotated[:3])
+    prompts = PromptSettings(
+        **{"click": 0, "box": 0, "mask": 0, kind: 1}, corrections=3, corrected_frames=3, mistakes=0.5,
+        prompted_anew=2,
+    )  # fmt: skip
+    for clips in ([marked], [plain, marked]):
+        batch = Batch.of(clips, torch.device("cpu"))
+        for seed in range(4):
+            with torch.no_grad():
+                out = Unroller(network, prompts)(batch, np.random.default_rng(seed))
+            assert all(torch.isfinite(x) for x in out.sums())
+            if clips == [marked]:
+                assert not any(marked.void[0, y, x] for xy in clicked for x, y in xy.tolist())
+            clicked.clear()
+    assert batch.void_in(0).flatten(1).any(1).tolist() == [False, False, True, True]
+    assert len(out.ious(batch)) == 3
 
 
 def test_frames_where_an_object_is_going_are_corrected_more_often(clip):

@@ -12,7 +12,7 @@ from rich.markup import escape
 from napari_surgsam2.errors import OutputError, UsageError
 
 from .console import InterruptedRunError, error_console, interruption_says, step_progress
-from .progress import interruptible
+from .progress import DownloadBar, interruptible
 
 if TYPE_CHECKING:
     from napari_surgsam2.training import StepReport
@@ -61,9 +61,13 @@ def train(
         interruptible(lambda: training, "step") as should_stop,
     ):
         pools = bar.add_task("Making clips", total=None, visible=False)
+        download = DownloadBar(bar)
         run = TrainingRun(
-            settings, lambda n, total: bar.update(pools, completed=n, total=total, visible=n < total)
+            settings,
+            lambda n, total: bar.update(pools, completed=n, total=total, visible=n < total),
+            downloading=download,
         )
+        download.end()
         for line in run.data:
             error_console.print(line, markup=False, soft_wrap=True)
         if run.step and run.is_first_process:

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from napari_surgsam2.errors import UsageError
 
-from .clips import SampledClip, TrainingClip
+from .clips import VOID, SampledClip, TrainingClip, shows_object
 from .settings import AugmentationSettings
 
 _VIEWS = 8  # drawn until one keeps an object of the first frame
@@ -90,7 +90,9 @@ def augment(
     NoObjectError
         If no object in the first frame is large enough.
     """
-    backwards = bool(settings.reverse and rng.random() < 0.5 and clip.annotated[-1] and clip.labels[-1].any())
+    backwards = bool(
+        settings.reverse and rng.random() < 0.5 and clip.annotated[-1] and shows_object(clip.labels[-1])
+    )
     views = [(backwards, _draw_view(rng, settings)) for _ in range(_VIEWS)]
     for turned, view in [*views, (backwards, _WHOLE), (False, _WHOLE)]:
         order = slice(None, None, -1 if turned else 1)
@@ -110,8 +112,14 @@ def augment(
         ids = ids[np.argsort(seen, kind="stable")]
     ids = ids[:objects]
     masks = (labels == ids[:, None, None, None]) & annotated[:, None, None]
+    void = (labels == VOID) & annotated[:, None, None]
     frames = _vary_pictures(clip.frames[order], view, rng, settings, image_size)
-    return TrainingClip(torch.from_numpy(frames), torch.from_numpy(masks), torch.from_numpy(annotated))
+    return TrainingClip(
+        torch.from_numpy(frames),
+        torch.from_numpy(masks),
+        torch.from_numpy(annotated),
+        torch.from_numpy(void) if void.any() else None,
+    )
 
 
 def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _View:
@@ -155,7 +163,7 @@ def _look(labels: npt.NDArray[np.integer], view: _View, size: int) -> npt.NDArra
 
 def _large_enough(labels: npt.NDArray[np.integer], smallest: float) -> npt.NDArray[np.integer]:
     ids, counts = np.unique(labels, return_counts=True)
-    large: npt.NDArray[np.integer] = ids[(ids != 0) & (counts >= smallest * labels.size)]
+    large: npt.NDArray[np.integer] = ids[(ids > 0) & (counts >= smallest * labels.size)]
     return large
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch.nn.functional as F
 from torch import Tensor
 
 from napari_surgsam2.errors import UsageError
@@ -16,6 +17,8 @@ from napari_surgsam2.video import Video
 
 SMALLEST = 0.0005  # of the picture: what shows less of itself in a clip's first frame is not asked for
 MOST_DRAWS = 100  # of clips until one shows an object in its first frame
+VOID = -1  # in labels: pixels of which nobody says what they show
+_HIDES = 32  # void as wide and high as this part of the picture may hide an object
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,7 @@ class SampledClip:
     frames : array, shape (T, Y, X, 3), uint8
         RGB.
     labels : array, shape (T, Y, X), integer
-        0 is background; of no meaning in frames that are not annotated.
+        0 is background, `VOID` counts for nothing; of no meaning in frames that are not annotated.
     annotated : array, shape (T,), bool
         The frames whose truth is known.
     """
@@ -46,27 +49,51 @@ class TrainingClip:
     frames : tensor, shape (T, S, S, 3), uint8
         RGB.
     masks : tensor, shape (O, T, S, S), bool
-        Of at least one object; all are seen in the first frame. False in frames that are not annotated.
+        Of at least one object; all are seen in the first frame. False in frames that are not annotated, and
+        where there is void.
     annotated : tensor, shape (T,), bool
         The frames whose truth is known.
+    void : tensor, shape (T, S, S), bool, or None
+        Pixels that count for nothing, the same for all objects; None without any.
     """
 
     frames: Tensor
     masks: Tensor
     annotated: Tensor
+    void: Tensor | None = None
 
     @property
     def has_absence(self) -> bool:
         """Whether an object is out of view in a frame whose truth is known."""
-        return not bool(self.masks[:, self.annotated].flatten(2).any(2).all())
+        known = self.annotated if self.void is None else self.annotated & ~may_hide(self.void)
+        return not bool(self.masks[:, known].flatten(2).any(2).all())
 
 
 class Truth(Protocol):
     """Labels of a video, indexed by frame: an array (T, Y, X), or what reads frames when asked."""
 
     def __getitem__(self, t: int, /) -> npt.NDArray[Any]:
-        """Return the labels (Y, X) of a frame."""
+        """Return the labels (Y, X) of a frame: 0 is background, and `VOID` counts for nothing."""
         ...
+
+
+class Newest:
+    """Labels of a video, read when asked for; the newest frame is kept, as each object asks for it.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the labels (Y, X) of a frame.
+    """
+
+    def __init__(self, read: Callable[[int], npt.NDArray[np.integer]]) -> None:
+        self._read = read
+        self._newest: tuple[int, npt.NDArray[np.integer]] | None = None
+
+    def __getitem__(self, t: int) -> npt.NDArray[np.integer]:
+        if self._newest is None or self._newest[0] != t:
+            self._newest = t, self._read(t)
+        return self._newest[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +105,7 @@ class ValidationVideo:
     name : str
         What it is called in the scores.
     open : callable
-        Returns the video, its labels of integers and which frames are annotated (T,).
+        Returns the video, its labels and which frames are annotated (T,).
     """
 
     name: str
@@ -111,13 +138,13 @@ class ClipSource(Protocol):
         """Return the videos in full; they are read when opened."""
         ...
 
-    def summary(self, frames: int) -> list[str]:
+    def summary(self, frames: int, frame_step: tuple[int, int] = (1, 1)) -> list[str]:
         """Say what there is, and what is not used and why, in a line or more.
 
         Parameters
         ----------
-        frames : int
-            As of `sample`; 1 for whole videos.
+        frames, frame_step
+            As of `sample`; 1 frame for whole videos.
 
         Raises
         ------
@@ -125,6 +152,41 @@ class ClipSource(Protocol):
             If it cannot be meant as it is.
         """
         ...
+
+
+def mark_void(labels: npt.NDArray[np.integer], value: int) -> npt.NDArray[np.integer]:
+    """Return labels with `VOID` in the place of a value; where it is not among them just as they are."""
+    void = labels == value
+    if not void.any():
+        return labels
+    # Of the types that hold both the one that takes least; for 64 bits without a sign numpy knows none.
+    signed = np.int64 if labels.dtype == np.uint64 else np.promote_types(labels.dtype, np.int8)
+    out: npt.NDArray[np.integer] = labels.astype(signed)
+    out[void] = VOID
+    return out
+
+
+def shows_object(labels: npt.NDArray[np.integer]) -> bool:
+    """Whether there is an object in labels."""
+    return bool((labels > 0).any())
+
+
+def may_hide(void: Tensor) -> Tensor:
+    """Say of pictures whether an object that is not seen may be in their void: where it is wide enough.
+
+    Parameters
+    ----------
+    void : tensor, shape (B, H, W)
+        Void pixels, or the share of each cell that is void.
+
+    Returns
+    -------
+    tensor, shape (B,), bool
+    """
+    side = max(1, void.shape[-1] // _HIDES)
+    least = -F.max_pool2d(-void[:, None].float(), (1, side), stride=1)
+    wide: Tensor = -F.max_pool2d(-least, (side, 1), stride=1) >= 1
+    return wide.flatten(1).any(1)
 
 
 def draw_clip(
@@ -151,7 +213,7 @@ def draw_clip(
     starts = annotated.copy()
     while (chosen := draw_frames(rng, annotated, frames, frame_step, starts)) is not None:
         first = label(int(chosen[0]))
-        if first.any():
+        if shows_object(first):
             return chosen, first
         starts[chosen[0]] = False
     return None
@@ -207,6 +269,49 @@ def draw_frames(
 def has_clip(annotated: npt.NDArray[np.bool_], frames: int) -> bool:
     """Whether a video, whose truth is known in the frames (N,) `annotated`, has room for a clip."""
     return draw_frames(np.random.default_rng(0), annotated, frames, (1, 1)) is not None
+
+
+def far_apart(
+    videos: Sequence[tuple[str, npt.NDArray[np.bool_]]], frames: int, frame_step: tuple[int, int]
+) -> list[str]:
+    """Name the videos of which no clip comes upon a second annotated frame, and say what helps.
+
+    Parameters
+    ----------
+    videos : sequence of pairs of str and array, shape (N,), bool
+        The videos' names, and the frames whose truth is known.
+    frames, frame_step
+        As of `ClipSource.sample`.
+    """
+    if frames == 1:
+        return []
+    names, steps = [], []
+    for name, annotated in videos:
+        longest = (len(annotated) - 1) // (frames - 1)
+        fits = (s for s in range(1, longest + 1) if _comes_upon_another(annotated, frames, s))
+        smallest = next(fits, 0) if annotated.sum() > 1 else 0
+        if not 0 < smallest <= frame_step[1]:
+            names.append(name)
+            steps.append(smallest)
+    if not names:
+        return []
+    reach = f"a frame_step that goes up to {max(steps)}" if any(steps) else "another number of frames"
+    count = f" ({len(names)} in all)" if len(names) > 3 else ""
+    return [
+        f"in {some(names)}{count} no clip of {frames} frames comes upon a second annotated frame, so that "
+        f"nothing is learned there of how objects are tracked; set {reach} in [run], or annotate frames that "
+        "lie closer together"
+    ]
+
+
+def _comes_upon_another(annotated: npt.NDArray[np.bool_], frames: int, step: int) -> bool:
+    """Whether a clip that begins with an annotated frame and takes every `step`-th has another one."""
+    starts = len(annotated) - step * (frames - 1)
+    return any(
+        bool((course[:starts] & course[step * k : step * k + starts]).any())
+        for course in (annotated, annotated[::-1])
+        for k in range(1, frames)
+    )
 
 
 def told(videos: int, annotated: int, unused: Mapping[str, Sequence[str]]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -47,6 +49,32 @@ def saving(path: Path) -> Iterator[None]:
             f"'{path}' cannot be written: {error.strerror or error}. Close it where another program has it "
             "open, make room on its disk or change its permissions, and give the same command to go on."
         ) from error
+
+
+class _Writer:
+    """Takes what is written to a file, and keeps the error where that fails.
+
+    Parameters
+    ----------
+    file : file
+        Opened to be written in binary.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write some bytes."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        self._file.flush()
 
 
 class RunFolder:
@@ -176,9 +204,43 @@ class RunFolder:
         path = self.path / CHECKPOINT
         partial = self.path / f".{CHECKPOINT}.partial"
         with saving(path):
-            with partial.open("wb") as file:
-                torch.save(dict(state), file)
-            partial.replace(path)
+            try:
+                with partial.open("wb") as file:
+                    writer = _Writer(file)
+                    try:
+                        torch.save(dict(state), cast(IO[bytes], writer))
+                    except RuntimeError:  # of torch, which does not say what is wrong with a disk
+                        if writer.error is not None:
+                            raise writer.error from None
+                        raise
+                    file.flush()
+                    os.fsync(file.fileno())  # or after a power cut there may be a name and nothing in it
+                partial.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
+                raise
+
+    def require_room(self, size: int) -> None:
+        """Make sure that a run can be saved, before hours are spent on it.
+
+        Parameters
+        ----------
+        size : int
+            What a checkpoint and a model will take, in bytes; while they are replaced they are there twice.
+
+        Raises
+        ------
+        OutputError
+            If less is free on the disk.
+        """
+        there = sum(p.stat().st_size for n in (CHECKPOINT, MODEL) if (p := self.path / n).is_file())
+        needed, free = 2 * size - there, shutil.disk_usage(self.path).free
+        if needed > free:
+            raise OutputError(
+                f"A run in '{self.path}' takes {needed / 1e9:.2f} GB more, and {free / 1e9:.2f} GB are free "
+                "there. Make room on its disk, or set another output."
+            )
 
     def new_run(self) -> str:
         """Say how another run goes on with the weights of this one."""
@@ -233,11 +295,12 @@ def _plain(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _comparable(settings: TrainingSettings) -> dict[str, Any]:
-    """Return plain settings, in which labels that are not said to be sparse are said not to be."""
+    """Return plain settings, in which what is not said of labels is said as it is taken."""
     values = _plain(settings)
     for source in values["training"]:
         for pair in source["pairs"] or ():
             pair["sparse"] = bool(pair["sparse"])
+            pair["void"] = pair["void"] or 0
     return values
 
 

@@ -69,7 +69,11 @@ def box_labels(count: int, device: torch.device) -> Tensor:
 
 
 def corrective_click(
-    masks: Tensor, predicted: Tensor, rng: np.random.Generator, central: float
+    masks: Tensor,
+    predicted: Tensor,
+    rng: np.random.Generator,
+    central: float,
+    void: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Click where a prediction is wrong: positive where it misses the object, negative where it is too much.
 
@@ -82,13 +86,16 @@ def corrective_click(
         True masks, and what was made of them.
     rng, central
         As of `click_in`.
+    void : tensor, shape (B, S, S), bool, optional
+        Pixels of which nobody knows what they show: nothing is wrong there, and there is no click.
 
     Returns
     -------
     xy : tensor, shape (B, 1, 2), float32
     labels : tensor, shape (B, 1), integer
     """
-    missed, extra = masks & ~predicted, predicted & ~masks
+    ground = ~masks if void is None else ~masks & ~void
+    missed, extra = masks & ~predicted, predicted & ground
     areas = torch.stack([missed.flatten(1).sum(1), extra.flatten(1).sum(1)], dim=1).cpu().numpy()
     wrong = areas.sum(axis=1)
     right = masks.flatten(1).any(1).cpu().numpy()
@@ -96,7 +103,7 @@ def corrective_click(
     chosen = torch.from_numpy(positive).to(masks.device)
     region = torch.where(chosen[:, None, None], missed, extra)
     settled = torch.from_numpy(wrong == 0).to(masks.device)[:, None, None]
-    region = torch.where(settled, torch.where(chosen[:, None, None], masks, ~masks), region)
+    region = torch.where(settled, torch.where(chosen[:, None, None], masks, ground), region)
     labels = torch.where(chosen, POSITIVE, NEGATIVE)[:, None]
     return click_in(region, rng, central), labels
 

@@ -12,45 +12,76 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.evaluation.vos_folder import VOID as VOID_PIXEL
 from napari_surgsam2.masks import read_labels
 from napari_surgsam2.video import Video, open_video
 
-from .clips import SampledClip, Truth, ValidationVideo, draw_clip, has_clip, require_clip, told
-from .settings import LabelPair
+from .clips import (
+    Newest,
+    SampledClip,
+    Truth,
+    ValidationVideo,
+    draw_clip,
+    far_apart,
+    has_clip,
+    mark_void,
+    require_clip,
+    shows_object,
+    told,
+)
+from .sources import LabelPair
 
 _MANY_EMPTY = 0.1  # of the frames between labels: what is worth saying
 
 
 @dataclass(frozen=True, eq=False)
 class _Labelled:
-    """A video, its labels, read frame by frame, which frames count as annotated, and whether that is said."""
+    """A video, its labels, read frame by frame, which frames count as annotated, and what is said of them."""
 
     video: Video
     labels: Any
     labels_path: Path
     annotated: npt.NDArray[np.bool_]
     sparse: bool | None
+    void: int | None
 
     def label(self, t: int) -> npt.NDArray[np.integer]:
-        frame: npt.NDArray[np.integer] = _frame(self.labels, t, self.labels_path)
-        if frame.dtype.kind == "i" and frame.size and frame.min() < 0:
-            raise UsageError(
-                f"Frame {t} of the labels '{self.labels_path}' has the value {frame.min()}; objects are "
-                "numbered from 1 and background is 0. Correct the labels."
-            )
-        return frame
+        return _frame(self.labels, t, self.labels_path, self.void)
 
-    def empty_frames(self) -> str | None:
-        """Say how many frames between the labels show nothing, if many do and it is not said what that means.
+    def note(self) -> str | None:
+        """Look through the labels where it is not said what they mean; say what is taken for granted.
+
+        Raises
+        ------
+        UsageError
+            If it must be said.
+        """
+        may_have_void = self.void is None and self.labels.dtype == np.uint8
+        if self.sparse is not None and not may_have_void:
+            return None
+        shows = np.zeros(len(self.annotated), dtype=bool)
+        seen = np.zeros(256, dtype=bool)
+        for t in np.flatnonzero(self.annotated).tolist():
+            label = self.label(t)
+            shows[t] = shows_object(label)
+            if may_have_void:
+                seen[np.unique(label)] = True
+        if seen[VOID_PIXEL] and seen[1:VOID_PIXEL].any() and not seen[VOID_PIXEL - 1]:
+            raise UsageError(
+                f"The labels '{self.labels_path}' have pixels of {VOID_PIXEL} beside objects of far lower "
+                f"numbers; {VOID_PIXEL} often marks what nobody can tell. Set void = {VOID_PIXEL} in this "
+                "pair if they are to count for nothing, or void = 0 if they are an object like the others."
+            )
+        return None if self.sparse is not None else self._empty_frames(shows[self.annotated])
+
+    def _empty_frames(self, shows: npt.NDArray[np.bool_]) -> str | None:
+        """Say how many frames between the labels show nothing, if many do.
 
         Raises
         ------
         UsageError
             If most frames with labels stand alone, as where every tenth frame was labelled.
         """
-        if self.sparse is not None:
-            return None
-        shows = np.array([self.label(t).any() for t in np.flatnonzero(self.annotated).tolist()])
         around = np.pad(shows, 1)
         labelled, alone = int(shows.sum()), int((shows & ~around[:-2] & ~around[2:]).sum())
         if labelled > 1 and 2 * alone > labelled:
@@ -72,8 +103,9 @@ class LabelledVideos:
     """Videos with label volumes.
 
     Between the first and the last frame with labels, a frame without any is taken to show no object, unless
-    its labels are sparse; the frames before and after are not annotated. `summary` refuses labels that are
-    not said to be sparse or not, and look sparse.
+    its labels are sparse; the frames before and after are not annotated. Pixels of a pair's `void` count for
+    nothing. `summary` refuses labels of which it is not said whether they are sparse or have void, and that
+    look like it.
 
     Parameters
     ----------
@@ -91,7 +123,7 @@ class LabelledVideos:
     def __init__(self, pairs: Sequence[LabelPair]) -> None:
         if not pairs:
             raise UsageError("There are no videos to train on; give at least one, and its labels.")
-        self._items = [_open(Path(p.video), Path(p.labels), p.sparse) for p in pairs]
+        self._items = [_open(Path(p.video), Path(p.labels), p.sparse, p.void) for p in pairs]
 
     def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
         """Draw a video, and a clip of it."""
@@ -103,11 +135,11 @@ class LabelledVideos:
                 continue
             chosen, first = drawn
             annotated = item.annotated[chosen]
-            labels = np.zeros((frames, *first.shape), dtype=first.dtype)
-            for t in np.flatnonzero(annotated).tolist():
-                labels[t] = item.label(int(chosen[t])) if t else first
+            labels = [first] + [np.zeros_like(first)] * (frames - 1)
+            for t in np.flatnonzero(annotated[1:]).tolist():
+                labels[t + 1] = item.label(int(chosen[t + 1]))
             pictures = np.stack([item.video.frame(t) for t in chosen.tolist()])
-            found = SampledClip(pictures, labels, annotated)
+            found = SampledClip(pictures, np.stack(labels), annotated)
             break
         return require_clip(found, "the labelled videos", frames)
 
@@ -115,17 +147,18 @@ class LabelledVideos:
         """Return the videos in full."""
         return [ValidationVideo(item.video.name, _Opener(item)) for item in self._items]
 
-    def summary(self, frames: int) -> list[str]:
-        """Say which videos are used, and where it is not clear what frames without labels mean.
+    def summary(self, frames: int, frame_step: tuple[int, int] = (1, 1)) -> list[str]:
+        """Say which videos are used, and where it is not clear what labels mean.
 
         Raises
         ------
         UsageError
-            If labels look sparse, and it is not said whether they are.
+            If labels look sparse or look to have void, and it is not said whether they do.
         """
         used = [item for item in self._items if has_clip(item.annotated, frames)]
         short = [item.video.name for item in self._items if item not in used]
-        notes = [note for item in self._items if (note := item.empty_frames()) is not None]
+        notes = [note for item in self._items if (note := item.note()) is not None]
+        notes += far_apart([(item.video.name, item.annotated) for item in used], frames, frame_step)
         count = sum(int(item.annotated.sum()) for item in used)
         return [told(len(used), count, {f"too short for clips of {frames} frames": short}), *notes]
 
@@ -137,23 +170,10 @@ class _Opener:
         self._item = item
 
     def __call__(self) -> tuple[Video, Truth, npt.NDArray[np.bool_]]:
-        return self._item.video.reopen(), _Truth(self._item), self._item.annotated
+        return self._item.video.reopen(), Newest(self._item.label), self._item.annotated
 
 
-class _Truth:
-    """The labels of a video, read when asked for; the newest frame is kept, as each object asks for it."""
-
-    def __init__(self, item: _Labelled) -> None:
-        self._item = item
-        self._newest: tuple[int, npt.NDArray[np.integer]] | None = None
-
-    def __getitem__(self, t: int) -> npt.NDArray[np.integer]:
-        if self._newest is None or self._newest[0] != t:
-            self._newest = t, self._item.label(t)
-        return self._newest[1]
-
-
-def _open(video_path: Path, labels_path: Path, sparse: bool | None) -> _Labelled:
+def _open(video_path: Path, labels_path: Path, sparse: bool | None, void: int | None) -> _Labelled:
     video = open_video(video_path)
     labels = read_labels(labels_path)
     if labels.ndim == 2:
@@ -166,23 +186,25 @@ def _open(video_path: Path, labels_path: Path, sparse: bool | None) -> _Labelled
         )
     # From both ends, so that only frames without labels are read in vain.
     count = labels.shape[0]  # not all arrays of zarr have a length
-    shows = partial(_shows_something, labels, path=labels_path)
+    shows = partial(_shows_something, labels, path=labels_path, void=void)
     first = next(filter(shows, range(count)), None)
     if first is None:
-        raise UsageError(f"The labels '{labels_path}' are empty; label at least one frame.")
+        beside = f" but for {void}, which is void" if void else ""
+        raise UsageError(f"The labels '{labels_path}' are empty{beside}; label at least one frame.")
     last = next(filter(shows, range(count - 1, -1, -1)))
     annotated = np.zeros(count, dtype=bool)
     annotated[first : last + 1] = True
     if sparse:
         annotated[first : last + 1] = [shows(t) for t in range(first, last + 1)]
-    return _Labelled(video, labels, labels_path, annotated, sparse)
+    return _Labelled(video, labels, labels_path, annotated, sparse, void)
 
 
-def _shows_something(labels: Any, t: int, path: Path) -> bool:
-    return bool(_frame(labels, t, path).any())
+def _shows_something(labels: Any, t: int, path: Path, void: int | None) -> bool:
+    return shows_object(_frame(labels, t, path, void))
 
 
-def _frame(labels: Any, t: int, path: Path) -> npt.NDArray[Any]:
+def _frame(labels: Any, t: int, path: Path, void: int | None) -> npt.NDArray[np.integer]:
+    """Return the labels (Y, X) of a frame, with pixels of `void` as such."""
     try:
         frame = np.asarray(labels[t])
     except UsageError:
@@ -191,4 +213,11 @@ def _frame(labels: Any, t: int, path: Path) -> npt.NDArray[Any]:
         raise UsageError(
             f"Frame {t} of the labels '{path}' cannot be read: {error}. They may be damaged; replace them."
         ) from error
-    return frame.astype(np.uint8) if frame.dtype == bool else frame
+    if frame.dtype == bool:
+        return frame.astype(np.uint8)
+    if frame.dtype.kind == "i" and frame.size and frame.min() < 0:
+        raise UsageError(
+            f"Frame {t} of the labels '{path}' has the value {frame.min()}; objects are numbered from 1 and "
+            "background is 0. Correct the labels."
+        )
+    return mark_void(frame, void) if void else frame

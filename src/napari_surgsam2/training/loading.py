@@ -19,7 +19,8 @@ from napari_surgsam2.errors import SurgSam2Error, UsageError
 
 from .augmentation import NoObjectError, augment
 from .clips import ClipSource, TrainingClip
-from .settings import SourceSettings, TrainingSettings
+from .settings import TrainingSettings
+from .sources import SourceSettings
 
 _MOST_DRAWS = 300  # of clips until one shows an object that is large enough
 _ABSENCE_DRAWS = 6  # of clips until an object leaves one, where that is wanted
@@ -65,9 +66,26 @@ def make_source(settings: SourceSettings, progress: Callable[[int, int], None] |
     return LabelledVideos(s.pairs or ())
 
 
-def summarized(table: str, sources: Sequence[ClipSource], frames: int) -> list[str]:
+def summarized(
+    table: str, sources: Sequence[ClipSource], frames: int = 1, frame_step: tuple[int, int] = (1, 1)
+) -> list[str]:
     """Return what the sources of a table say of themselves, with their numbers."""
-    return [f"[[{table}]] number {i}: {x}" for i, s in enumerate(sources, 1) for x in s.summary(frames)]
+    told = [(i, line) for i, s in enumerate(sources, 1) for line in s.summary(frames, frame_step)]
+    return [f"[[{table}]] number {i}: {line}" for i, line in told]
+
+
+def tell_of_workers(error: BaseException) -> str | None:
+    """Say what to do where a process that prepares clips ended; None where that is not what an error means.
+
+    torch raises such errors at any time, in the middle of a step as well.
+    """
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    reason = str(error).strip().rstrip(".")
+    return (
+        f"A process that prepares clips ended unexpectedly, perhaps for lack of memory: {reason}. "
+        "Set fewer workers in [run], or 0, and give the same command to go on."
+    )
 
 
 class ClipSampler:
@@ -108,7 +126,8 @@ class ClipSampler:
         UsageError
             If the data of a source cannot be meant as it is.
         """
-        return summarized("training", self._sources, self._settings.run.frames)
+        run = self._settings.run
+        return summarized("training", self._sources, run.frames, run.frame_step)
 
     def sample(self, step: int, index: int) -> TrainingClip:
         """Make the clip at place `index` of a step; the same arguments make the same clip.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from napari_surgsam2.network import DecodedMasks
 
+from .clips import may_hide
 from .settings import LossSettings
 
 # Masks are compared at this stride of the network's input: the logits are at 4, and finer costs much time.
@@ -76,33 +77,65 @@ def soft_targets(masks: Tensor) -> Tensor:
     return shares.view(*masks.shape[:-2], *shares.shape[-2:])
 
 
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the focal loss (arXiv 1708.02002) of (B, M, H, W) logits, averaged over the pixels: (B, M)."""
+def focal_loss(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return the focal loss (arXiv 1708.02002) of (B, M, H, W) logits, averaged over the pixels: (B, M).
+
+    `counted` (B, 1, H, W), here and below, is the share of each cell that counts; all of it if left out.
+    """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()
     missed = p + targets - 2 * p * targets  # 1 - p where the target is 1, p where it is 0
     alpha = _FOCAL_ALPHA * targets + (1 - _FOCAL_ALPHA) * (1 - targets)
-    return (alpha * missed**_FOCAL_GAMMA * cross_entropy).mean((-2, -1))
+    losses = alpha * missed**_FOCAL_GAMMA * cross_entropy
+    if counted is None:
+        return losses.mean((-2, -1))
+    return _area(losses, counted) / counted.sum((-2, -1)).clamp(min=1)
 
 
-def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return 1 minus the soft Dice coefficient of (B, M, H, W) logits: (B, M)."""
     p = logits.sigmoid()
-    both = (p * targets).sum((-2, -1))
-    return 1 - (2 * both + 1) / (p.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+    both = _area(p * targets, counted)
+    return 1 - (2 * both + 1) / (_area(p, counted) + _area(targets, counted) + 1)
 
 
-def intersection_over_union(logits: Tensor, targets: Tensor) -> Tensor:
+def intersection_over_union(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the IoU of masks given as (B, M, H, W) logits with (B, 1, H, W) soft targets: (B, M).
 
     By areas: a cell that an object covers in part counts in part.
     """
     inside = (logits > 0).float()
-    both = (inside * targets).sum((-2, -1))
-    return both / (inside.sum((-2, -1)) + targets.sum((-2, -1)) - both).clamp(min=1)
+    both = _area(inside * targets, counted)
+    return both / (_area(inside, counted) + _area(targets, counted) - both).clamp(min=1)
 
 
-def mask_losses(masks: DecodedMasks, targets: Tensor, annotated: Tensor) -> LossSums:
+def _area(shares: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the sum over the pixels, of what counts of each."""
+    return (shares if counted is None else shares * counted).sum((-2, -1))
+
+
+def without_void(targets: Tensor, void: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return targets as shares of what is not void of each cell, and that as `counted` of the losses.
+
+    Parameters
+    ----------
+    targets, void : tensor, shape (B, H, W), float32
+        Shares of each cell that an object covers and that are void, as of `soft_targets`; None without void.
+
+    Returns
+    -------
+    tensor, shape (B, 1, H, W), twice
+        The second one None without void.
+    """
+    if void is None:
+        return targets[:, None], None
+    counted = 1 - void
+    return (targets / counted.clamp(min=1 / _STRIDE**2))[:, None], counted[:, None]
+
+
+def mask_losses(
+    masks: DecodedMasks, targets: Tensor, annotated: Tensor, void: Tensor | None = None
+) -> LossSums:
     """Compare what was decoded with what is true.
 
     Parameters
@@ -113,25 +146,30 @@ def mask_losses(masks: DecodedMasks, targets: Tensor, annotated: Tensor) -> Loss
         `soft_targets` of the true masks.
     annotated : tensor, shape (B,), bool
         Whose truth is known; the others count nowhere.
+    void : tensor, shape (B, S / 2, S / 2), float32, optional
+        `soft_targets` of the pixels that count for nothing. Where an object that is not seen may be among
+        them, whether it is in view is not known.
     """
-    targets = targets[:, None]
     area = targets.flatten(1).sum(dim=1)
+    gone = area == 0 if void is None else (area == 0) & ~may_hide(void)
     in_view = (annotated & (area >= _SLIVER)).float()
-    known = (annotated & ((area == 0) | (area >= _SLIVER))).float()
+    known = (annotated & (gone | (area >= _SLIVER))).float()
+    targets, counted = without_void(targets, void)
     with torch.no_grad():  # of the candidates only the best is drawn to the truth
         all_logits = F.interpolate(masks.logits.float(), targets.shape[-2:], mode="bilinear")
         shared = targets.expand_as(all_logits)
-        misfit = _FOCAL_SHARE * focal_loss(all_logits, shared) + dice_loss(all_logits, shared)
+        focal, dice = (loss(all_logits, shared, counted) for loss in (focal_loss, dice_loss))
+        misfit = _FOCAL_SHARE * focal + dice
         best = misfit.argmin(dim=1, keepdim=True)
-        true_iou = intersection_over_union(all_logits, targets)
+        true_iou = intersection_over_union(all_logits, targets, counted)
     logits = masks.logits.take_along_dim(best[..., None, None], dim=1).float()
     logits = F.interpolate(logits, targets.shape[-2:], mode="bilinear")
     score = F.binary_cross_entropy_with_logits(
         masks.object_score[:, 0].float(), (area > 0).float(), reduction="none"
     )
     return LossSums(
-        (focal_loss(logits, targets)[:, 0] * in_view).sum(),
-        (dice_loss(logits, targets)[:, 0] * in_view).sum(),
+        (focal_loss(logits, targets, counted)[:, 0] * in_view).sum(),
+        (dice_loss(logits, targets, counted)[:, 0] * in_view).sum(),
         ((masks.iou.float() - true_iou).abs().mean(dim=1) * in_view).sum(),
         (score * known).sum(),
         in_view.sum(),

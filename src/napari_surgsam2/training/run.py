@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -18,16 +19,17 @@ from napari_surgsam2.network import NetworkConfig, Sam2Network
 from napari_surgsam2.network.hiera import Hiera
 
 from . import folder
+from .batch import Batch
 from .clips import TrainingClip
 from .folder import RunFolder, saving
-from .loading import ClipSampler, make_source, summarized
+from .loading import ClipSampler, make_source, summarized, tell_of_workers
 from .logs import Meter, RunLog, StepReport, append_scores, last_validation
 from .losses import Losses
 from .optimizer import WeightAverage, freeze, make_optimizer, set_learning_rate
 from .settings import NEW, TrainingSettings
 from .start import give_a_start
 from .team import Team
-from .unroll import Batch, Unroller
+from .unroll import Unroller
 from .validation import VideoScore, score_videos
 
 _MOST_SKIPPED = 20  # steps in a row whose gradients are not finite
@@ -51,6 +53,8 @@ class TrainingRun:
         From `load_settings`.
     progress : callable, optional
         Told how many clips of a pool are made, of how many.
+    downloading : callable, optional
+        Told of a download of the weights to start from: bytes done and in all.
 
     Attributes
     ----------
@@ -60,8 +64,8 @@ class TrainingRun:
     Raises
     ------
     OutputError
-        If the folder holds a run with other settings or something else, another process is at work there, or
-        it cannot be written to.
+        If the folder holds a run with other settings or something else, another process is at work there, it
+        cannot be written to, or its disk has no room for a checkpoint.
     UsageError
         If the settings do not fit the model or the data.
     """
@@ -73,7 +77,10 @@ class TrainingRun:
     VALIDATION_LOG = folder.VALIDATION_LOG
 
     def __init__(
-        self, settings: TrainingSettings, progress: Callable[[int, int], None] | None = None
+        self,
+        settings: TrainingSettings,
+        progress: Callable[[int, int], None] | None = None,
+        downloading: Callable[[int, int | None], None] | None = None,
     ) -> None:
         self.settings = settings
         self._folder = RunFolder(settings)
@@ -85,32 +92,34 @@ class TrainingRun:
             self._folder.lock()
         try:
             self._folder.check()  # again, for who held it until now may have left something
-            self._open(progress)
+            self._open(progress, downloading)
         except BaseException:
             self._folder.release()
             raise
 
-    def _open(self, progress: Callable[[int, int], None] | None) -> None:
+    def _open(
+        self,
+        progress: Callable[[int, int], None] | None,
+        downloading: Callable[[int, int | None], None] | None,
+    ) -> None:
         """Make or load all that is trained, and open the data."""
         settings, run = self.settings, self.settings.run
         self._places = self._team.places(run.batch_size)
         self.device = self._team.place(resolve_device(run.device), run.device)
         self._team.gather(self.device)
         self._seed_everything(run.seed)
-        self.network, self.image_size = self._start()
+        with self._first_before_others():  # it may have to download the weights
+            self.network, self.image_size = self._start(downloading)
         self.network.to(self.device).train()
         freeze(self.network, settings.model.freeze)
         if run.activation_checkpointing:
             self._trunk_with_checkpointing().activation_checkpointing = True
-        if not self._team.is_first:
-            self._team.wait()  # the first may have to make a pool
-        self._sampler = ClipSampler(settings, self.image_size, progress)
-        if self._team.is_first:
-            self._team.wait()
+        with self._first_before_others():  # it may have to make a pool
+            self._sampler = ClipSampler(settings, self.image_size, progress)
         sources = [make_source(source) for source in settings.validation]
         self._videos = [video for source in sources for video in source.validation_videos()]
         if self._team.is_first:
-            self.data = [*self._sampler.summary(), *summarized("validation", sources, 1)]
+            self.data = [*self._sampler.summary(), *summarized("validation", sources)]
         self._average = WeightAverage(self.network, settings.optimizer.ema_decay)
         self._dtype = _precision(run.precision, self.device)
         self._optimizer = make_optimizer(self.network, settings.optimizer, self._dtype)
@@ -118,11 +127,30 @@ class TrainingRun:
         self._unroll = Unroller(self.network, settings.prompts, run.memory_dropout)
         self.step = 0
         self._skipped = 0
+        self._meter = Meter()
+        self._is_changing = False  # the weights, which are those of no step meanwhile
         self._resume()
         self._saved = self.step
         self._validated = last_validation(self.folder, self.step)
         if self._team.is_first:
+            if self.step < run.steps:
+                self._folder.require_room(self._size())
             self._folder.claim()
+
+    @contextmanager
+    def _first_before_others(self) -> Iterator[None]:
+        """Let the first process do something before the others do it too."""
+        if not self._team.is_first:
+            self._team.wait()
+        yield
+        if self._team.is_first:
+            self._team.wait()
+
+    def _size(self) -> int:
+        """Return about how many bytes a checkpoint and a model take: weights, averages, moments, weights."""
+        weights: int = sum(x.numel() for x in self.network.state_dict().values())
+        trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        return 4 * (3 * weights + 2 * trained)
 
     @property
     def is_first_process(self) -> bool:
@@ -140,10 +168,10 @@ class TrainingRun:
         A checkpoint is written every `checkpoint_every` steps, before every validation and at the end.
         `should_stop` is asked after every step and every frame of a validation; where it says so, a
         checkpoint is written too, and nothing more is done. A validation that was stopped is made up for when
-        the run goes on. What was trained is saved too where clips cannot be made or logs not be written.
+        the run goes on, and so is a report. What was trained is saved too where clips cannot be made, logs
+        cannot be written or a step cannot be done, as where the device has too little memory.
         """
-        run, writes = self.settings.run, self._team.is_first
-        meter = Meter()
+        run, writes, meter = self.settings.run, self._team.is_first, self._meter
         with ExitStack() as stack:
             if writes:
                 self._folder.lock()
@@ -151,12 +179,17 @@ class TrainingRun:
                 if self.step:  # it may have been ended after the checkpoint was written
                     self._save_model()
             log = stack.enter_context(RunLog(self.folder, self.step)) if writes else None
+            if log is not None and log.newest == self.step:
+                meter.clear()  # the checkpoint came before the row
 
             def report(scores: list[VideoScore] | None) -> StepReport:
                 made = meter.report(self.step, run.steps, scores)
-                if log is not None:
-                    with self._saved_on_failure():
+                with self._saved_on_failure():
+                    if log is not None:
                         log.write(made)
+                    if scores is not None:
+                        self._note(scores)
+                meter.clear()
                 return made
 
             if self._owes_validation():
@@ -164,6 +197,8 @@ class TrainingRun:
                 if scores is None:
                     return
                 yield report(scores)
+            elif meter.has_steps and self._is_reported():
+                yield report(None)
             ended = time.perf_counter()
             if self.step >= run.steps:
                 return
@@ -178,17 +213,21 @@ class TrainingRun:
                 validates = self._owes_validation()
                 if self.step % run.checkpoint_every == 0 or validates or last or stopping:
                     self.save()
-                if stopping:
-                    return
-                if self.step % run.log_every == 0 or validates or last:
-                    scores = None
-                    if validates:
-                        before = time.perf_counter()
-                        scores = self.validate(should_stop)
-                        ended += time.perf_counter() - before
-                    if validates and scores is None:
+                if validates:
+                    before = time.perf_counter()
+                    scores = None if stopping else self.validate(should_stop)
+                    ended += time.perf_counter() - before
+                    if scores is None:
                         return
                     yield report(scores)
+                elif self._is_reported():
+                    yield report(None)
+                if stopping:
+                    return
+
+    def _is_reported(self) -> bool:
+        """Whether there is a report of this step, validated or not."""
+        return self.step % self.settings.run.log_every == 0 or self.step == self.settings.run.steps
 
     def _batches(self) -> Iterator[list[TrainingClip]]:
         """Make the clips of this process for the steps to come."""
@@ -200,22 +239,41 @@ class TrainingRun:
         """Save what was trained if something beside the training fails, which can be mended meanwhile."""
         try:
             yield
-        except Exception:
-            if self.step > self._saved:
-                self.save()
+        except Exception as error:
+            self._save_what_is_new()
+            if (told := tell_of_workers(error)) is not None:
+                raise TrainingError(told) from error
             raise
 
+    def _save_what_is_new(self) -> None:
+        if self.step > self._saved:
+            self.save()
+
     def _train(self, clips: Sequence[TrainingClip]) -> tuple[float, Losses, list[tuple[int, float]], float]:
-        """Do one step; return the loss, its parts, IoUs by frame and the gradients' norm."""
+        """Do one step; return the loss, its parts, IoUs by frame and the gradients' norm.
+
+        Where it fails what the steps before it gave is saved, unless the weights were being changed.
+        """
+        statistics = [(b, b.clone()) for b in self.network.buffers()]  # the forward pass changes some
+        self._is_changing = False
         try:
             return self._do_step(Batch.of(clips, self.device))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceMemoryError(
-                f"The device '{self.device}' ran out of memory with {self.settings.run.batch_size} clips of "
-                f"{self.settings.run.frames} frames of {self.image_size} pixels. {self._memory_remedy()}"
-            ) from error
+        except TrainingError:
+            raise
+        except Exception as error:
+            too_little = isinstance(error, RuntimeError) and is_out_of_memory(error)
+            if too_little:
+                traceback.clear_frames(error.__traceback__)  # they hold what fills the device
+                self._optimizer.zero_grad(set_to_none=True)
+            if not self._is_changing:
+                for buffer, value in statistics:
+                    buffer.copy_(value)
+                self._save_what_is_new()
+            if too_little:
+                raise DeviceMemoryError(self._told_of_memory()) from error
+            if (told := tell_of_workers(error)) is not None:
+                raise TrainingError(told) from error
+            raise
 
     def _do_step(self, batch: Batch) -> tuple[float, Losses, list[tuple[int, float]], float]:
         rank = self._team.rank
@@ -235,12 +293,14 @@ class TrainingRun:
         self._team.sum_([*self._gradients(trained), *told])
         self._scaler.unscale_(self._optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm))
-        self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
-        if self._skipped > _MOST_SKIPPED:
+        skipped = 0 if math.isfinite(norm) else self._skipped + 1
+        if skipped > _MOST_SKIPPED:
             raise TrainingError(
-                f"The gradients of {self._skipped} steps in a row, up to step {self.step}, are not finite. "
+                f"The gradients of {skipped} steps in a row, up to step {self.step}, are not finite. "
                 f"Set a smaller learning_rate, or precision = 'float32'{self._folder.elsewhere()}."
             )
+        ious = unrolled.ious(batch)
+        self._is_changing, self._skipped = True, skipped
         if math.isfinite(norm) or self._scaler.is_enabled():
             self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -249,7 +309,7 @@ class TrainingRun:
             self._average.update(self.network)
         else:
             self._average.mend_buffers(self.network)
-        return float(told[0]), Losses(*told[1:]), unrolled.ious(batch), norm
+        return float(told[0]), Losses(*told[1:]), ious, norm
 
     def _gradients(self, trained: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
         """Return the gradients that are to be summed over the processes: the same ones in each.
@@ -266,19 +326,20 @@ class TrainingRun:
         return [p.grad for p in used if p.grad is not None]
 
     def validate(self, should_stop: Callable[[], bool] = lambda: False) -> list[VideoScore] | None:
-        """Track the validation videos with the averaged weights; the scores go to a CSV file too.
+        """Track the validation videos with the averaged weights, and return their scores.
 
         `should_stop` is asked after every frame; None where it said so.
         """
         scores: list[VideoScore] = []
         if self._team.is_first:
             scores = list(score_videos(self.model(), self._videos, should_stop=should_stop, any_size=True))
-        if self._team.any(should_stop(), self.device):
-            return None
+        return None if self._team.any(should_stop(), self.device) else scores
+
+    def _note(self, scores: list[VideoScore]) -> None:
+        """Keep the scores of a validation; after its row is written, or that would not be made up for."""
         if self._team.is_first:
             append_scores(self.folder, self.step, scores)
         self._validated = self.step
-        return scores
 
     def _owes_validation(self) -> bool:
         """Say whether this step is one to validate after, and that is not done."""
@@ -310,6 +371,7 @@ class TrainingRun:
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": self._scaler.state_dict(),
                 "skipped": self._skipped,
+                "meter": self._meter.state(),
             }
         )
         self._save_model()
@@ -327,12 +389,17 @@ class TrainingRun:
                 notes={"napari_surgsam2.trained_steps": str(self.step)},
             )
 
-    def _memory_remedy(self) -> str:
-        fewer = f"fewer clips, frames or objects, or smaller images{self._folder.elsewhere()}."
-        trunk = self.network.image_encoder.trunk
-        if isinstance(trunk, Hiera) and not trunk.activation_checkpointing:
-            return f"Set activation_checkpointing = true and give the same command, or take {fewer}"
-        return f"Take {fewer}"
+    def _told_of_memory(self) -> str:
+        run, trunk = self.settings.run, self.network.image_encoder.trunk
+        can_spare = isinstance(trunk, Hiera) and not trunk.activation_checkpointing
+        rather = "Set activation_checkpointing = true in [run] and give the same command, or lower"
+        saved = f" What was learned up to step {self._saved} is saved." if self._saved else ""
+        return (
+            f"The device '{self.device}' ran out of memory with {run.batch_size} clips of {run.frames} "
+            f"frames of {self.image_size} pixels, in step {self.step + 1}.{saved} "
+            f"{rather if can_spare else 'Lower'} batch_size, frames or objects in [run], corrections in "
+            f"[prompts] or image_size in [model]{self._folder.elsewhere()}."
+        )
 
     def _trunk_with_checkpointing(self) -> Hiera:
         trunk = self.network.image_encoder.trunk
@@ -343,7 +410,7 @@ class TrainingRun:
             )
         return trunk
 
-    def _start(self) -> tuple[Sam2Network, int]:
+    def _start(self, downloading: Callable[[int, int | None], None] | None) -> tuple[Sam2Network, int]:
         model = self.settings.model
         if model.start == NEW and model.image_size is not None:
             try:
@@ -354,7 +421,7 @@ class TrainingRun:
                 ) from error
             give_a_start(network)
             return network, model.image_size
-        loaded = load_model(model.start, image_size=model.image_size, device="cpu")
+        loaded = load_model(model.start, image_size=model.image_size, device="cpu", progress=downloading)
         return loaded.network, loaded.image_size
 
     def _resume(self) -> None:
@@ -370,6 +437,8 @@ class TrainingRun:
             ) from error
         self.step = state["step"]
         self._skipped = state["skipped"]
+        if "meter" in state:  # of later versions
+            self._meter.restore(state["meter"])
         self.network.load_state_dict(state["network"])
         self._average.restore(state["average"], state["updates"])
         self._scaler.load_state_dict(state["scaler"])

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import codecs
-import dataclasses
-import math
 import tomllib
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from napari_surgsam2.checkpoints.registry import CHECKPOINT_SUFFIXES
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.paths import expanded
-from napari_surgsam2.settings import _Settings
+
+from .sources import SourceSettings, source_at
+from .tables import BACKSLASHES, Table, table, tables
 
 NEW = "new"
 
-_BACKSLASHES = "Write paths with / or in single quotes: in double quotes \\ begins a special character."
 _BYTE_ORDER_MARKS = {  # Notepad and PowerShell write such files
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -27,94 +25,8 @@ _BYTE_ORDER_MARKS = {  # Notepad and PowerShell write such files
 }
 
 
-class _Table(_Settings):
-    """A table of the file: what all of them check."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make settings from plain values, lists in the place of tuples.
-
-        Raises
-        ------
-        UsageError
-            If a key is unknown or missing, or a value is out of its range.
-        """
-        cls._refuse_unknown(values)
-        needed = [
-            f.name
-            for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        if missing := [name for name in needed if name not in values]:
-            raise UsageError(f"{missing[0]} is missing; set it.")
-        return cls(**values)
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def _refuse(self, name: str, rule: str) -> UsageError:
-        return UsageError(f"{name} is {getattr(self, name)!r}; it must be {rule}.")
-
-    def _require_number(
-        self, name: str, low: float = 0.0, high: float = math.inf, *, above: bool = False
-    ) -> None:
-        """Check a setting, and make it a float; `above` leaves `low` itself out."""
-        value = getattr(self, name)
-        number = _number(value)
-        if number is None or not low <= number <= high or (above and number == low):
-            start = f"above {low:g}" if above else f"{low:g} or more"
-            end = "" if high == math.inf else f", at most {high:g}"
-            raise self._refuse(name, f"a number, {start}{end}")
-        self._set(name, number)
-
-    def _require_flag(self, name: str) -> None:
-        if not isinstance(getattr(self, name), bool):
-            raise self._refuse(name, "true or false")
-
-    def _require_text(self, name: str) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, str) or not value:
-            raise self._refuse(name, "a text that is not empty")
-        if any(unicodedata.category(character) == "Cc" for character in value):
-            raise UsageError(f"{name} is {value!r}, which has a control character in it. {_BACKSLASHES}")
-
-    def _require_choice(self, name: str, choices: Sequence[str]) -> None:
-        if getattr(self, name) not in choices:
-            raise self._refuse(name, f"one of {', '.join(map(repr, choices))}")
-
-    def _require_numbers(self, name: str, low: float, high: float, *, ordered: bool = True) -> None:
-        """Check a pair of numbers, and make it a tuple of floats."""
-        values = getattr(self, name)
-        pair = [_number(v) for v in values] if isinstance(values, (list, tuple)) else []
-        numbers = [v for v in pair if v is not None and low <= v <= high]
-        if len(numbers) != 2 or len(pair) != 2 or (ordered and numbers[0] > numbers[1]):
-            rising = ", the smaller one first" if ordered else ""
-            raise self._refuse(name, f"two numbers from {low:g} to {high:g}{rising}")
-        self._set(name, tuple(numbers))
-
-    def _require_integers(self, name: str, low: int, *, ordered: bool) -> None:
-        """Check a pair of whole numbers, and make it a tuple."""
-        values = getattr(self, name)
-        fits = (
-            isinstance(values, (list, tuple))
-            and len(values) == 2
-            and all(isinstance(v, int) and not isinstance(v, bool) and v >= low for v in values)
-        )
-        if not fits or (ordered and values[0] > values[1]):
-            rising = ", the smaller one first" if ordered else ""
-            raise self._refuse(name, f"two whole numbers, at least {low}{rising}")
-        self._set(name, tuple(values))
-
-    def _require_texts(self, name: str) -> None:
-        """Check a list of texts, and make it a tuple."""
-        values = getattr(self, name)
-        if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) and v for v in values):
-            raise self._refuse(name, "a list of texts")
-        self._set(name, tuple(values))
-
-
 @dataclass(frozen=True)
-class ModelSettings(_Table):
+class ModelSettings(Table):
     """What is trained.
 
     Attributes
@@ -164,127 +76,7 @@ class ModelSettings(_Table):
 
 
 @dataclass(frozen=True)
-class LabelPair(_Table):
-    """A video and its labels.
-
-    Attributes
-    ----------
-    video : str
-        Anything that `open_video` takes.
-    labels : str
-        Anything that `read_labels` takes, with one frame for each of the video's.
-    sparse : bool, optional
-        Whether frames without labels are ones that nobody has labelled, rather than ones without an object.
-        If left out they count as ones without an object, unless it looks as if nobody had labelled them: then
-        it must be set.
-    """
-
-    video: str
-    labels: str
-    sparse: bool | None = None
-
-    def __post_init__(self) -> None:
-        self._require_text("video")
-        self._require_text("labels")
-        if self.sparse is not None:
-            self._require_flag("sparse")
-
-
-# What each kind of source needs, and what it may have besides.
-_OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "synthetic": (("clips", "length", "size"), ("scenes", "seed")),
-    "pool": (("folder", "clips", "length", "size"), ("scenes", "seed")),
-    "vos": (("images", "annotations"), ("videos",)),
-    "labels": (("pairs",), ()),
-}
-
-
-@dataclass(frozen=True)
-class SourceSettings(_Table):
-    """Where clips come from; which of the other options are there depends on the kind.
-
-    Attributes
-    ----------
-    kind : {"synthetic", "pool", "vos", "labels"}
-        "synthetic": made when needed; "pool": made once and kept in a folder; "vos": folders of pictures and
-        of annotations as PNGs; "labels": videos and label volumes.
-    weight : float
-        Share of the clips that come from here, relative to the other sources; for training only.
-    scenes : tuple of str
-        "synthetic", "pool": the kinds of scenes; those that `nano` is trained on if empty.
-    seed : int
-        "synthetic", "pool": the first clip's seed; the next clips have the next ones.
-    clips : int
-        "synthetic", "pool": how many clips there are.
-    length : int
-        "synthetic", "pool": frames in a clip; enough for [run] frames at the largest step of frame_step.
-    size : tuple of 2 ints
-        "synthetic", "pool": height and width.
-    folder : str
-        "pool": where the clips are kept.
-    images, annotations : str
-        "vos": the folders with a folder for each video, usually JPEGImages and Annotations.
-    videos : tuple of str or str, optional
-        "vos": names of the videos to use, or a text file with one name a line; all if left out.
-    pairs : tuple of LabelPair
-        "labels": the videos and their labels.
-    """
-
-    kind: Literal["synthetic", "pool", "vos", "labels"]
-    weight: float = 1.0
-    scenes: tuple[str, ...] | None = None
-    seed: int | None = None
-    clips: int | None = None
-    length: int | None = None
-    size: tuple[int, int] | None = None
-    folder: str | None = None
-    images: str | None = None
-    annotations: str | None = None
-    videos: tuple[str, ...] | str | None = None
-    pairs: tuple[LabelPair, ...] | None = None
-
-    def __post_init__(self) -> None:
-        self._require_choice("kind", tuple(_OPTIONS))
-        self._require_number("weight", above=True)
-        needed, possible = _OPTIONS[self.kind]
-        given = {
-            f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None
-        } - {"kind", "weight"}  # fmt: skip
-        if strange := sorted(given - {*needed, *possible}):
-            raise UsageError(
-                f"{strange[0]} is set, but a source of kind {self.kind!r} has no such option; it has: "
-                f"{', '.join((*needed, *possible))}."
-            )
-        if missing := [name for name in needed if name not in given]:
-            raise UsageError(f"{missing[0]} is missing; a source of kind {self.kind!r} needs it.")
-        if self.kind in ("synthetic", "pool"):
-            self._check_clips()
-        for name in ("folder", "images", "annotations"):
-            if getattr(self, name) is not None:
-                self._require_text(name)
-        if isinstance(self.videos, str):
-            self._require_text("videos")
-        elif self.videos is not None:
-            self._require_texts("videos")
-            if not self.videos:
-                raise self._refuse("videos", "a list of names that is not empty, or a text file")
-        if self.pairs is not None:
-            self._set("pairs", _tables(LabelPair, "pairs", self.pairs))
-            if not self.pairs:
-                raise UsageError("pairs is empty; give at least one video and its labels.")
-
-    def _check_clips(self) -> None:
-        self._set("scenes", () if self.scenes is None else self.scenes)
-        self._set("seed", 0 if self.seed is None else self.seed)
-        self._require_texts("scenes")
-        self._require_integer("seed", at_least=0)
-        self._require_integer("clips", at_least=1)
-        self._require_integer("length", at_least=1)
-        self._require_integers("size", 32, ordered=False)
-
-
-@dataclass(frozen=True)
-class RunSettings(_Table):
+class RunSettings(Table):
     """How long, how much at a time, and where.
 
     Attributes
@@ -354,7 +146,7 @@ class RunSettings(_Table):
 
 
 @dataclass(frozen=True)
-class PromptSettings(_Table):
+class PromptSettings(Table):
     """What the simulated user does.
 
     Attributes
@@ -417,7 +209,7 @@ class PromptSettings(_Table):
 
 
 @dataclass(frozen=True)
-class OptimizerSettings(_Table):
+class OptimizerSettings(Table):
     """The optimizer and its learning rate.
 
     Attributes
@@ -475,7 +267,7 @@ class OptimizerSettings(_Table):
 
 
 @dataclass(frozen=True)
-class LossSettings(_Table):
+class LossSettings(Table):
     """Weights of the losses.
 
     Attributes
@@ -502,7 +294,7 @@ class LossSettings(_Table):
 
 
 @dataclass(frozen=True)
-class AugmentationSettings(_Table):
+class AugmentationSettings(Table):
     """How clips are varied; the same for all frames of a clip, but for slight differences in colour.
 
     Attributes
@@ -550,7 +342,7 @@ class AugmentationSettings(_Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(_Table):
+class TrainingSettings(Table):
     """A training run.
 
     Attributes
@@ -588,9 +380,9 @@ class TrainingSettings(_Table):
     def __post_init__(self) -> None:
         self._require_text("output")
         for name in ("training", "validation"):
-            self._set(name, _tables(SourceSettings, f"[[{name}]]", getattr(self, name)))
+            self._set(name, tables(SourceSettings, f"[[{name}]]", getattr(self, name)))
         for name, kind in _TABLES.items():
-            self._set(name, _table(kind, f"[{name}]", getattr(self, name)))
+            self._set(name, table(kind, f"[{name}]", getattr(self, name)))
         if not self.training:
             raise UsageError(
                 "There is no table [[training]]; give at least one, which says what to train on."
@@ -669,12 +461,12 @@ class TrainingSettings(_Table):
         return self.replace(
             output=at(self.output),
             model=self.model.replace(start=at(self.model.start)) if is_file else self.model,
-            training=tuple(_source_at(source, at) for source in self.training),
-            validation=tuple(_source_at(source, at) for source in self.validation),
+            training=tuple(source_at(source, at) for source in self.training),
+            validation=tuple(source_at(source, at) for source in self.validation),
         )
 
 
-_TABLES: Mapping[str, type[_Table]] = {
+_TABLES: Mapping[str, type[Table]] = {
     "model": ModelSettings,
     "run": RunSettings,
     "prompts": PromptSettings,
@@ -682,9 +474,6 @@ _TABLES: Mapping[str, type[_Table]] = {
     "loss": LossSettings,
     "augmentation": AugmentationSettings,
 }
-
-
-_T = TypeVar("_T", bound=_Table)
 
 
 def load_settings(path: str | Path) -> TrainingSettings:
@@ -711,7 +500,7 @@ def load_settings(path: str | Path) -> TrainingSettings:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        remedy = f" {_BACKSLASHES}" if "\\" in text else ""
+        remedy = f" {BACKSLASHES}" if "\\" in text else ""
         raise UsageError(
             f"The settings '{path}' are not valid TOML: {error}. Correct the file.{remedy}"
         ) from error
@@ -725,42 +514,3 @@ def _decoded(data: bytes) -> str:
     """Return the text of a file in UTF-8, or in what its byte order mark says."""
     marked = (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if data.startswith(mark))
     return data.decode(next(marked, "utf-8"))
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _table(kind: type[_T], name: str, value: Any) -> _T:
-    """Make settings of a table, whose name goes into the error."""
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{name} is {value!r}; it must be a table.")
-    try:
-        return kind.from_dict(value)
-    except UsageError as error:
-        raise UsageError(f"{name} {error}") from error
-
-
-def _tables(kind: type[_T], name: str, values: Any) -> tuple[_T, ...]:
-    if not isinstance(values, (list, tuple)):
-        raise UsageError(f"{name} is {values!r}; it must be a list of tables.")
-    return tuple(_table(kind, f"{name} number {i}:", value) for i, value in enumerate(values, 1))
-
-
-def _source_at(source: SourceSettings, at: Callable[[str], str]) -> SourceSettings:
-    changes: dict[str, Any] = {
-        name: at(getattr(source, name))
-        for name in ("folder", "images", "annotations")
-        if getattr(source, name) is not None
-    }
-    if isinstance(source.videos, str):
-        changes["videos"] = at(source.videos)
-    if source.pairs is not None:
-        changes["pairs"] = tuple(
-            pair.replace(video=at(pair.video), labels=at(pair.labels)) for pair in source.pairs
-        )
-    return source.replace(**changes)

@@ -21,10 +21,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.masks._files import write_atomically
 from napari_surgsam2.synthetic import GENERATOR_VERSION, SCENES, TRAINING_MIX, make_clip, make_scene
 from napari_surgsam2.video import Video, open_video
 
 from .clips import MOST_DRAWS, SampledClip, ValidationVideo, draw_frames, require_clip
+from .folder import saving
 
 # Endoscopes give 5:4, recorders 4:3 and 16:9; the network sees all of them squeezed into a square.
 _ASPECTS = (1.0, 1.25, 4 / 3, 16 / 9)
@@ -40,10 +42,16 @@ _Job = tuple[int, int, Sequence[str], int, tuple[int, int]]
 
 
 def scene_mix(scenes: Sequence[str]) -> Mapping[str, float]:
-    """Return the share of each kind of scene; of none given, those that `nano` is trained on."""
+    """Return the share of each kind of scene; of none given, those that `nano` begins with."""
     if unknown := sorted(set(scenes) - set(SCENES)):
         raise UsageError(f"There is no kind of scene '{unknown[0]}'; there are: {', '.join(SCENES)}.")
     return {s: 1 / len(scenes) for s in scenes} if scenes else TRAINING_MIX
+
+
+def _told(scenes: Sequence[str]) -> str:
+    """Name the kinds of scenes, with their shares where there are several."""
+    mix = scene_mix(scenes)
+    return ", ".join(f"{scene} ({share:.0%})" if len(mix) > 1 else scene for scene, share in mix.items())
 
 
 def render(
@@ -80,7 +88,7 @@ class SyntheticClips:
     Parameters
     ----------
     scenes : sequence of str
-        Kinds of scenes; those that `nano` is trained on if empty.
+        Kinds of scenes; those that `nano` begins with if empty.
     seed, clips : int
         The seeds are seed, seed + 1, ..., seed + clips - 1.
     length : int
@@ -114,9 +122,9 @@ class SyntheticClips:
             for seed in range(self.seed, self.seed + self.clips)
         ]
 
-    def summary(self, frames: int) -> list[str]:
-        """Say how many there are."""
-        return [f"{self.clips} made-up clips"]
+    def summary(self, frames: int, frame_step: tuple[int, int] = (1, 1)) -> list[str]:
+        """Say how many there are, and of what."""
+        return [f"{self.clips} made-up clips of {_told(self.scenes)}"]
 
 
 class _Opener:
@@ -152,7 +160,7 @@ class ClipPool:
     UsageError
         If the folder holds a pool made with other values.
     OutputError
-        If there is not enough room for it, or a process that makes clips is killed.
+        If it cannot be written, there is not enough room for it, or a process that makes clips is killed.
     """
 
     def __init__(
@@ -168,17 +176,17 @@ class ClipPool:
     ) -> None:
         scene_mix(scenes)
         self.folder = folder
-        self._open(
-            {
-                "scenes": list(scenes),
-                "seed": seed,
-                "clips": clips,
-                "length": length,
-                "size": list(size),
-                "generator": GENERATOR_VERSION,
-            }
-        )
-        self._fill(processes, progress)
+        about = {
+            "scenes": list(scenes),
+            "seed": seed,
+            "clips": clips,
+            "length": length,
+            "size": list(size),
+            "generator": GENERATOR_VERSION,
+        }
+        with saving(folder):
+            self._open(about)
+            self._fill(processes, progress)
         self._frames, self._labels, self._done = (
             np.load(folder / name, mmap_mode="r")
             for name in (_FRAMES_IN_POOL, _LABELS_IN_POOL, _DONE_IN_POOL)
@@ -187,7 +195,13 @@ class ClipPool:
     def _open(self, about: dict[str, Any]) -> None:
         path = self.folder / _ABOUT_POOL
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise UsageError(
+                    f"'{path}', which says what clips are there, cannot be read: {error}. Remove the folder "
+                    "to have them made again, or choose another one."
+                ) from error
             if found != about:
                 raise UsageError(
                     f"'{self.folder}' holds clips made with {found}, not {about}; choose another folder, or "
@@ -206,7 +220,7 @@ class ClipPool:
         self._labels = self._array(_LABELS_IN_POOL, shape)
         self._done = self._array(_DONE_IN_POOL, (about["clips"],))
         if not path.exists():  # last, so that a folder with it has all the rest
-            path.write_text(json.dumps(about), encoding="utf-8")
+            write_atomically(path, json.dumps(about).encode())
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
         path = self.folder / name
@@ -223,8 +237,9 @@ class ClipPool:
         try:
             with closing(_rendered(jobs, processes or _most_processes())) as made:
                 for n, (i, clip) in enumerate(made, 1):
-                    self._frames[i], self._labels[i] = clip.frames, clip.labels
-                    self._done[i] = 1
+                    _put(self._frames, i, clip.frames)
+                    _put(self._labels, i, clip.labels)
+                    _put(self._done, i, np.ones(1, dtype=np.uint8))
                     if progress is not None:
                         progress(a["clips"] - len(missing) + n, a["clips"])
         except BrokenProcessPool as error:
@@ -232,8 +247,6 @@ class ClipPool:
                 f"A process that makes the clips for '{self.folder}' ended unexpectedly, perhaps for lack of "
                 "memory. The clips that are made are kept: give the same command to go on."
             ) from error
-        for array in (self._frames, self._labels, self._done):
-            array.flush()
 
     def __len__(self) -> int:
         return len(self._done)
@@ -252,9 +265,16 @@ class ClipPool:
         """Return none: a pool is for training."""
         return []
 
-    def summary(self, frames: int) -> list[str]:
-        """Say how many there are."""
-        return [f"{len(self)} made-up clips in '{self.folder}'"]
+    def summary(self, frames: int, frame_step: tuple[int, int] = (1, 1)) -> list[str]:
+        """Say how many there are, and of what."""
+        return [f"{len(self)} made-up clips of {_told(self._about['scenes'])} in '{self.folder}'"]
+
+
+def _put(array: np.memmap[Any, np.dtype[np.uint8]], index: int, values: npt.NDArray[np.integer]) -> None:
+    """Write a part of an array's file; where its disk is full, writing to the array kills the process."""
+    with Path(str(array.filename)).open("r+b") as file:
+        file.seek(array.offset + index * array.strides[0])
+        file.write(values.astype(array.dtype).tobytes())
 
 
 def _shows_something(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:

@@ -24,9 +24,9 @@ from napari_surgsam2.network import (
 )
 from napari_surgsam2.tracking.memory import LOGIT_RANGE
 
-from .clips import TrainingClip
+from .batch import Batch
 from .interaction import box_around, box_labels, click_in, corrective_click, mistaken_masks
-from .losses import LossSums, intersection_over_union, mask_losses, soft_targets
+from .losses import LossSums, intersection_over_union, mask_losses, soft_targets, without_void
 from .settings import PromptSettings
 
 _FIRST_CORRECTED = 0.7  # how often the first frame is among the corrected ones
@@ -34,49 +34,24 @@ _GOING = 0.3  # of the most that is seen of an object in a clip: less is seen of
 _LONGEST_GAP = 3  # between two frames of a clip, as their numbers say
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Clips of the same length, their objects side by side.
-
-    Attributes
-    ----------
-    frames : tensor, shape (T, C, S, S, 3), uint8
-        Of C clips.
-    masks : tensor, shape (T, N, S, S), bool
-        Of N objects.
-    annotated : tensor, shape (T, N), bool
-        Where the truth is known.
-    clip : tensor, shape (N,), integer
-        The clip of each object.
-    """
-
-    frames: Tensor
-    masks: Tensor
-    annotated: Tensor
-    clip: Tensor
-
-    @classmethod
-    def of(cls, clips: Sequence[TrainingClip], device: torch.device) -> Batch:
-        """Put clips together."""
-        counts = torch.tensor([len(c.masks) for c in clips])
-        annotated = torch.stack([c.annotated for c in clips], dim=1)
-        return cls(
-            torch.stack([c.frames for c in clips], dim=1).to(device),
-            torch.cat([c.masks for c in clips]).transpose(0, 1).to(device),
-            annotated.repeat_interleave(counts, dim=1).to(device),
-            torch.repeat_interleave(counts).to(device),
-        )
-
-
 @dataclass(eq=False)
 class _Memory:
-    """What is kept of a frame: projected keys and values (N, L, h * w, dim) and pointers (N, dim)."""
+    """What is kept of a frame: projected keys and values (N, L, h * w, dim) and pointers (N, dim).
+
+    `prompted` says of each of the N objects whether it was prompted or corrected there.
+    """
 
     number: int
-    prompted: bool
+    prompted: tuple[bool, ...]
     keys: Tensor
     values: Tensor
     pointer: Tensor
+
+    def of(self, objects: list[int]) -> _Memory:
+        """Return what is kept of some of the objects."""
+        prompted = tuple(self.prompted[i] for i in objects)
+        parts = (x[objects] for x in (self.keys, self.values, self.pointer))
+        return _Memory(self.number, prompted, *parts)
 
 
 @dataclass(eq=False)
@@ -108,10 +83,11 @@ class Unrolled:
         for t, logits in sorted(self.logits.items()):
             targets = soft_targets(self.meant[t])
             seen = F.interpolate(logits, targets.shape[-2:], mode="bilinear")
-            iou = intersection_over_union(seen, targets[:, None])[:, 0]
-            counted = batch.annotated[t] & targets.flatten(1).any(1)
-            if counted.any():
-                means.append((t, float(iou[counted].mean())))
+            shares, counted = without_void(targets, _soft(batch.void_in(t)))
+            iou = intersection_over_union(seen, shares, counted)[:, 0]
+            known = batch.annotated[t] & targets.flatten(1).any(1)
+            if known.any():
+                means.append((t, float(iou[known].mean())))
         return means
 
 
@@ -172,6 +148,7 @@ class Unroller:
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Unrolled:
         """Track a batch; all that is random comes from `rng`."""
         total = len(batch.frames)
+        known = batch.annotated.tolist()
         kind = str(rng.choice(("click", "box", "mask"), p=self._prompts.shares))
         corrected = self._corrected_frames(batch, kind, rng)
         course = self._course(batch, corrected, rng)
@@ -189,10 +166,12 @@ class Unroller:
             asked = kind if t == 0 else None
             decoded = self._masks(batch, t, course.masks(t), frame, image, asked, rounds, rng, out)
             if t != course.order[-1]:
-                prompted = t == 0 or t in corrected
+                prompted = [t == 0 or (t in corrected and here) for here in known[t]]
                 if not rounds:
+                    # What begins wrong is set right only where its truth is known then.
                     share = course.wrong_start if t == 0 else self._prompts.wrong_memories
-                    decoded = self._misremembered(batch, t, decoded, frame, course.masks(t)[1], share, rng)
+                    among, masks = batch.annotated[course.set_right if t == 0 else t], course.masks(t)[1]
+                    decoded = self._misremembered(batch, decoded, frame, masks, share, among, rng)
                 memories.append(self._memorize(int(numbers[t]), prompted, frame, decoded))
         self._prompt_anew(batch, features, rng, out)
         return out
@@ -216,10 +195,11 @@ class Unroller:
             xy, labels = self._prompt(kind, torch.where(there[:, None, None], masks, masks[there][:1]), rng)
             image, counting = network.without_memory(frame), batch.annotated[t] & there
             candidates = network.candidates(image, frame, xy, labels)
-            out.losses.append(mask_losses(candidates, soft_targets(masks), counting))
+            void = batch.void_in(t)
+            out.losses.append(mask_losses(candidates, soft_targets(masks), counting, _soft(void)))
             decoded = network.choose(candidates)
             rounds = int(rng.integers(self._prompts.corrections + 1))
-            self._correct(decoded, frame, image, (xy, labels), masks, counting, rounds, rng, out)
+            self._correct(decoded, frame, image, (xy, labels), (masks, void), counting, rounds, rng, out)
 
     def _prompt(self, kind: str, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Prompt each of the masks (N, S, S) with a click or a box: positions (N, P, 2) and labels (N, P)."""
@@ -242,23 +222,25 @@ class Unroller:
             return _Course(order, batch.masks)
         # Half of them by a prompt that is on another object, half by a mask that does not fit.
         share = self._prompts.wrong_starts / 2
-        return _Course(order, batch.masks, _strayed(batch, share, rng), later[0], share)
+        return _Course(order, batch.masks, _strayed(batch, share, later[0], rng), later[0], share)
 
     def _corrected_frames(self, batch: Batch, kind: str, rng: np.random.Generator) -> set[int]:
         """Draw the frames that get corrective clicks: the first above all, unless a mask was given there.
 
-        Of the others rather those where objects are going or gone: they are the ones that are tracked worst.
+        In each it is the objects whose truth is known there that get them. Of the frames rather those where
+        that is many, and where objects are going or gone: they are the ones that are tracked worst.
         """
         most = self._prompts.corrected_frames if self._prompts.corrections else 0
         chosen = {0} if most and kind != "mask" and rng.random() < _FIRST_CORRECTED else set()
-        others = 1 + np.flatnonzero(batch.annotated[1:].all(dim=1).cpu().numpy())
+        known = batch.annotated.cpu().numpy()
+        others = 1 + np.flatnonzero(known[1:].any(1))
         count = int(rng.integers(max(0, min(most - len(chosen), len(others))) + 1))
         if not count:
             return chosen
         areas = batch.masks.flatten(2).sum(2)
-        going = (areas < _GOING * areas.amax(0)).sum(1).cpu().numpy()[others]
-        shares = (1 + going) / (1 + going).sum()
-        return chosen | {int(t) for t in rng.choice(others, count, replace=False, p=shares)}
+        going = ((areas < _GOING * areas.amax(0)).cpu().numpy() & known).sum(1)
+        shares = (known.mean(1) + going)[others]
+        return chosen | {int(t) for t in rng.choice(others, count, replace=False, p=shares / shares.sum())}
 
     def _encode(self, batch: Batch) -> FrameFeatures:
         """Encode all frames; every tensor gets a leading T."""
@@ -281,9 +263,11 @@ class Unroller:
     ) -> Decoded:
         """Make the masks of a frame from its features with memories, a prompt and rounds of corrections.
 
-        `meant` are the masks (N, S, S) that are wanted before and after the corrections.
+        `meant` are the masks (N, S, S) that are wanted before and after the corrections, which only objects
+        get whose truth is known.
         """
-        network, (masks, corrected) = self._network, meant
+        network, (masks, corrected), void = self._network, meant, batch.void_in(t)
+        known = batch.annotated[t]
         xy: Tensor | None = None
         labels: Tensor | None = None
         if prompt in ("click", "box"):
@@ -292,13 +276,14 @@ class Unroller:
             decoded = network.decode_given_mask(frame, masks[:, None])
         else:
             candidates = network.candidates(image, frame, xy, labels)
-            out.losses.append(mask_losses(candidates, soft_targets(masks), batch.annotated[t]))
+            out.losses.append(mask_losses(candidates, soft_targets(masks), known, _soft(void)))
             decoded = network.choose(candidates)
         if rounds:
-            decoded, _ = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
-            decoded = self._correct(
-                decoded, frame, image, (xy, labels), corrected, batch.annotated[t], rounds, rng, out
+            mistaken, _ = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
+            improved = self._correct(
+                mistaken, frame, image, (xy, labels), (corrected, void), known, rounds, rng, out
             )
+            decoded = _where(known, improved, decoded)
         out.logits[t], out.meant[t] = decoded.logits.detach(), corrected
         return decoded
 
@@ -308,27 +293,28 @@ class Unroller:
         frame: FrameFeatures,
         image: Tensor,
         prompt: tuple[Tensor | None, Tensor | None],
-        masks: Tensor,
+        truth: tuple[Tensor, Tensor | None],
         known: Tensor,
         rounds: int,
         rng: np.random.Generator,
         out: Unrolled,
     ) -> Decoded:
-        """Correct the masks of a frame with a click after the other until they are `masks` (N, S, S).
+        """Correct the masks of a frame with a click after the other.
 
-        `prompt` are the positions and labels of the first prompt; losses are those of the objects (N,) whose
-        masks are `known`.
+        `prompt` are the positions and labels of the first prompt, `truth` the masks (N, S, S) that are wanted
+        and the void pixels; losses are those of the objects (N,) whose truth is `known`.
         """
-        network, (xy, labels), targets = self._network, prompt, soft_targets(masks)
+        network, (xy, labels), (masks, void) = self._network, prompt, truth
+        targets, soft_void = soft_targets(masks), _soft(void)
         for _ in range(rounds):
             logits = decoded.logits.detach()
             seen = F.interpolate(logits, scale_factor=float(MASK_STRIDE), mode="bilinear")[:, 0] > 0
-            more_xy, more_labels = corrective_click(masks, seen, rng, self._prompts.central_click)
+            more_xy, more_labels = corrective_click(masks, seen, rng, self._prompts.central_click, void)
             xy = more_xy if xy is None else torch.cat((xy, more_xy), dim=1)
             labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
             earlier = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
             candidates = network.candidates(image, frame, xy, labels, earlier)
-            out.losses.append(mask_losses(candidates, targets, known))
+            out.losses.append(mask_losses(candidates, targets, known, soft_void))
             decoded = network.choose(candidates)
         return decoded
 
@@ -350,20 +336,20 @@ class Unroller:
     def _misremembered(
         self,
         batch: Batch,
-        t: int,
         decoded: Decoded,
         frame: FrameFeatures,
         masks: Tensor,
         share: float,
+        among: Tensor,
         rng: np.random.Generator,
     ) -> Decoded:
         """Make a share of the masks of a frame wrong, with the pointers and scores of what they show.
 
-        Only of objects whose truth is known. With those of the true masks beside them the network could tell
-        which memories are wrong.
+        Only of the objects `among` (N,) whose truth is known. With those of the true masks beside them the
+        network could tell which memories are wrong.
         """
         made, chosen = self._mistaken(decoded, masks, batch.clip, share, rng)
-        chosen = chosen & batch.annotated[t]
+        chosen = chosen & among
         if not chosen.any():
             return decoded
         decoded = decoded._replace(
@@ -380,13 +366,34 @@ class Unroller:
     def _attend(
         self, number: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator
     ) -> Tensor:
-        """Give the features of the frame of a number its objects' memories."""
+        """Give the features of the frame of a number its objects' memories.
+
+        Objects that were prompted in the same frames go together; where all truth is known, all do.
+        """
+        kinds: dict[tuple[bool, ...], list[int]] = {}
+        for i, prompted in enumerate(zip(*(m.prompted for m in memories), strict=True)):
+            kinds.setdefault(prompted, []).append(i)
+        if len(kinds) == 1:
+            return self._attend_alike(number, frame, memories, rng)
+        parts = [
+            self._attend_alike(
+                number, FrameFeatures(*(x[objects] for x in frame)), [m.of(objects) for m in memories], rng
+            )
+            for objects in kinds.values()
+        ]
+        places = torch.tensor([i for objects in kinds.values() for i in objects])
+        return torch.cat(parts)[places.argsort().to(frame.image.device)]
+
+    def _attend_alike(
+        self, number: int, frame: FrameFeatures, memories: Sequence[_Memory], rng: np.random.Generator
+    ) -> Tensor:
+        """Give objects that were prompted in the same frames their memories."""
         network = self._network
         config = network.config
         h, w = frame.image.shape[-2:]
         times = network.memory_times(h, w)
-        prompted = [m for m in memories if m.prompted]
-        recent = [m for m in memories if not m.prompted and number - m.number < config.num_maskmem]
+        prompted = [m for m in memories if m.prompted[0]]
+        recent = [m for m in memories if not m.prompted[0] and 0 < number - m.number < config.num_maskmem]
         newest = max((m.number for m in recent), default=None)
         if self._dropout:
             recent = [m for m in recent if m.number == newest or rng.random() >= self._dropout]
@@ -394,7 +401,7 @@ class Unroller:
         keys = [m.keys + times[index] for m, index in used]
         values = [m.values for m, _ in used]
         past = [m for m in memories if m.number <= number]  # only pointers that lie back
-        pointing = [m for m in past if m.prompted or number - m.number < config.max_object_pointers]
+        pointing = [m for m in past if m.prompted[0] or number - m.number < config.max_object_pointers]
         distances = torch.tensor([[float(number - m.number) for m in pointing]], device=frame.image.device)
         pointers = torch.stack([m.pointer for m in pointing], dim=1)
         longest = max(1, config.max_object_pointers - 1)  # as in videos that are longer than that
@@ -406,13 +413,15 @@ class Unroller:
         )
         return out
 
-    def _memorize(self, number: int, prompted: bool, frame: FrameFeatures, decoded: Decoded) -> _Memory:
+    def _memorize(
+        self, number: int, prompted: Sequence[bool], frame: FrameFeatures, decoded: Decoded
+    ) -> _Memory:
         network = self._network
         # Tracking cuts the masks of prompted frames; a mask that is cut has no gradients.
-        cut = prompted and not network.training
+        cut = all(prompted) and not network.training
         memory = network.encode_memory(frame, decoded.logits, decoded.score, binarize=cut)
         keys, values = network.memory_attention.project_memory(memory)
-        return _Memory(number, prompted, keys, values, decoded.pointer)
+        return _Memory(number, tuple(prompted), keys, values, decoded.pointer)
 
 
 def _frame_numbers(rng: np.random.Generator, total: int) -> npt.NDArray[np.int64]:
@@ -424,13 +433,29 @@ def _frame_numbers(rng: np.random.Generator, total: int) -> npt.NDArray[np.int64
     return np.concatenate(([0], np.cumsum(rng.integers(1, most + 1, total - 1))))
 
 
-def _strayed(batch: Batch, share: float, rng: np.random.Generator) -> Tensor:
-    """Return the masks (T, N, S, S), a share of the objects replaced by another one of its clip."""
+def _soft(void: Tensor | None) -> Tensor | None:
+    return None if void is None else soft_targets(void)
+
+
+def _where(chosen: Tensor, these: Decoded, those: Decoded) -> Decoded:
+    """Return what was decoded of the chosen objects (N,), and something else of the others."""
+    if chosen.all():
+        return these
+    parts = zip(these, those, strict=True)
+    return Decoded(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in parts))
+
+
+def _strayed(batch: Batch, share: float, set_right: int, rng: np.random.Generator) -> Tensor:
+    """Return the masks (T, N, S, S), a share of the objects replaced by another one of its clip.
+
+    Only objects whose truth is known in the frame `set_right`: the others would not be set right there.
+    """
+    known = batch.annotated[set_right].tolist()
     clips = batch.clip.tolist()
     seen = batch.masks[0].flatten(1).any(1).tolist()
     taken = list(range(len(clips)))
     for b, clip in enumerate(clips):
         others = [i for i, c in enumerate(clips) if c == clip and i != b and seen[i]]
-        if others and rng.random() < share:
+        if others and rng.random() < share and known[b]:
             taken[b] = int(rng.choice(others))
     return batch.masks[:, taken]

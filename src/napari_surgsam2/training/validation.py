@@ -15,7 +15,7 @@ from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import Tracker
 from napari_surgsam2.video import Video
 
-from .clips import Truth, ValidationVideo
+from .clips import VOID, Truth, ValidationVideo
 
 SEEN_WELL = 0.005  # of the picture: what an object must show of itself to be clicked
 
@@ -116,7 +116,7 @@ def score_video(
     video : Video
         Its frames.
     labels : array, shape (T, Y, X), or Truth
-        The truth; 0 is background.
+        The truth; 0 is background, and `VOID` is not counted, as `evaluate` does not.
     annotated : array, shape (T,), bool
         The frames whose truth is known.
     settings : TrackingSettings, optional
@@ -140,14 +140,16 @@ def score_video(
     tracker = Tracker(model, video, settings)
 
     def masks() -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
-        """Track; yields frame, object, mask and true mask wherever they count."""
+        """Track; yields frame, object, mask and true mask wherever they count, neither of them on void."""
         for result in tracker.propagate(frames=(0, until)):
             if should_stop():
                 raise ScoringStoppedError
             if annotated[result.frame]:
+                truth = labels[result.frame]
+                counted = truth != VOID
                 for object_id, mask in zip(result.object_ids.tolist(), result.masks(), strict=True):
                     if result.frame >= firsts[object_id]:
-                        yield result.frame, object_id, mask, labels[result.frame] == object_id
+                        yield result.frame, object_id, mask & counted, truth == object_id
 
     try:
         for object_id, t in firsts.items():
@@ -171,9 +173,9 @@ def first_views(labels: Truth, annotated: npt.NDArray[np.bool_], any_size: bool 
     for t in np.flatnonzero(annotated).tolist():
         frame = labels[t]
         for i, count in zip(*(x.tolist() for x in np.unique(frame, return_counts=True)), strict=True):
-            if i and count >= SEEN_WELL * frame.size:
+            if i > 0 and count >= SEEN_WELL * frame.size:
                 firsts.setdefault(i, t)
-            elif i and count > most.get(i, (0, 0))[0]:
+            elif i > 0 and count > most.get(i, (0, 0))[0]:
                 most[i] = count, t
     return {i: t for i, (_, t) in most.items()} | firsts if any_size else firsts
 

@@ -7,20 +7,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.evaluation.vos_folder import VOID as VOID_PIXEL
 from napari_surgsam2.evaluation.vos_folder import (
-    VOID,
     VosSequence,
     binary_annotation,
     find_sequences,
     folders_in,
-    read_annotation,
+    read_label_png,
     refuse_binary,
     require_same_size,
 )
@@ -28,15 +27,27 @@ from napari_surgsam2.video import Video
 from napari_surgsam2.video.base import describe
 from napari_surgsam2.video.folder import open_pictures
 
-from .clips import SampledClip, ValidationVideo, draw_clip, has_clip, require_clip, told
+from .clips import (
+    Newest,
+    SampledClip,
+    Truth,
+    ValidationVideo,
+    draw_clip,
+    far_apart,
+    has_clip,
+    mark_void,
+    require_clip,
+    shows_object,
+    told,
+)
 
 
 class VosFolder:
     """Videos of a data folder as of DAVIS and YouTube-VOS.
 
     Each video has a folder of JPEG or PNG pictures and, under the same name, a folder of PNGs whose pixels
-    are the objects' numbers (of palette PNGs the indices); 0 is background, and so is 255. A picture without
-    a PNG of the same name is not annotated.
+    are the objects' numbers (of palette PNGs the indices); 0 is background, and 255 in those of 8 bits void,
+    which counts for nothing. A picture without a PNG of the same name is not annotated.
 
     Parameters
     ----------
@@ -90,7 +101,7 @@ class VosFolder:
                 require_same_size(sequence.annotations[chosen[0]], first.shape, picture, frame.shape[:2])
             frames[t] = frame
             if annotation is not None:
-                labels[t] = labels[t] if t == 0 else read_annotation(annotation)
+                labels[t] = labels[t] if t == 0 else _read(annotation)
                 require_same_size(annotation, labels[t].shape, picture, frame.shape[:2])
         return SampledClip(frames, np.stack(labels), sequence.annotated[chosen])
 
@@ -112,13 +123,13 @@ class VosFolder:
         """Return the videos in full."""
         return [ValidationVideo(sequence.name, _Opener(sequence)) for sequence in self._sequences]
 
-    def summary(self, frames: int) -> list[str]:
+    def summary(self, frames: int, frame_step: tuple[int, int] = (1, 1)) -> list[str]:
         """Say which videos are used; of each, annotations are read until one shows an object.
 
         Raises
         ------
         UsageError
-            If an annotation cannot be read, or none is used because 255 counts as background.
+            If an annotation cannot be read, or none is used because 255 is void.
         """
         used: list[VosSequence] = []
         unused: defaultdict[str, list[str]] = defaultdict(list)
@@ -134,7 +145,8 @@ class VosFolder:
         if self._takes_all:
             lone = folders_in(self.images) ^ folders_in(self.annotations)
             unused["in only one of the folders of pictures and of annotations"] += lone
-        return [told(len(used), sum(int(s.annotated.sum()) for s in used), unused)]
+        line = told(len(used), sum(int(s.annotated.sum()) for s in used), unused)
+        return [line, *far_apart([(s.name, s.annotated) for s in used], frames, frame_step)]
 
 
 class _Opener:
@@ -143,32 +155,38 @@ class _Opener:
     def __init__(self, sequence: VosSequence) -> None:
         self._sequence = sequence
 
-    def __call__(self) -> tuple[Video, npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        s = self._sequence
-        video = _open_pictures(s)
-        labels = np.zeros(video.shape, dtype=np.uint8)
-        for t in np.flatnonzero(s.annotated).tolist():
-            label = read_annotation(s.annotations[t])
-            require_same_size(s.annotations[t], label.shape, s.pictures[t], video.shape[1:])
-            if label.dtype != labels.dtype:
-                labels = labels.astype(np.promote_types(label.dtype, labels.dtype))
-            labels[t] = label
-        return video, labels, s.annotated
+    def __call__(self) -> tuple[Video, Truth, npt.NDArray[np.bool_]]:
+        video = _open_pictures(self._sequence)
+        return video, Newest(partial(self._label, video.shape[1:])), self._sequence.annotated
+
+    def _label(self, size: tuple[int, ...], t: int) -> npt.NDArray[np.integer]:
+        picture, annotation = self._sequence.pictures[t], self._sequence.annotations[t]
+        if annotation is None:
+            return np.zeros(size, dtype=np.uint8)
+        label = _read(annotation)
+        require_same_size(annotation, label.shape, picture, size)
+        return label
 
 
 def _label(sequence: VosSequence, t: int) -> npt.NDArray[np.integer]:
-    return read_annotation(sequence.annotations[t])
+    return _read(sequence.annotations[t])
+
+
+def _read(file: Path | None) -> npt.NDArray[np.integer]:
+    assert file is not None
+    labels = read_label_png(file)
+    return mark_void(labels, VOID_PIXEL) if labels.dtype == np.uint8 else labels
 
 
 def _why_not(sequence: VosSequence, frames: int) -> str:
     """Say why no clip of so many frames is taken from a video; nothing if there are some."""
     if not has_clip(sequence.annotated, frames):
         return f"too short for clips of {frames} frames"
-    if any(read_annotation(file).any() for file in sequence.annotations if file is not None):
+    if any(shows_object(_read(file)) for file in sequence.annotations if file is not None):
         return ""
     if binary_annotation(sequence.annotations) is None:
         return "with no object in the annotations"
-    return f"with nothing but 0 and {VOID} in the annotations, where {VOID} counts as background"
+    return f"with nothing but 0 and {VOID_PIXEL} in the annotations, where {VOID_PIXEL} is void"
 
 
 def _open_pictures(sequence: VosSequence) -> Video:
