@@ -101,9 +101,9 @@ def test_a_click_before_the_others_mask_is_there_counts_too(instruments, qapp):
     video, first, second = instruments
     with session_on(video) as session:
         session.add_prompts([on(first, 1)])
-        session._sync()
+        session.asking.take_up()
         session.add_prompts([on(second, 2)])
-        session._sync()
+        session.asking.take_up()
         session.wait(30)
         assert masks(session)[central_position(second)] == 2
         assert overlap(masks(session) == 1, first) > 0.6
@@ -145,10 +145,10 @@ def test_a_mask_that_is_not_clicked_is_left_alone(session, instruments):
     both = masks(session)
     beside = np.argwhere(both == 0)[0].astype(float)
     asked = []
-    session._ask = lambda key, *_: asked.append(key[1])
+    session.asking._ask = lambda key, *_: asked.append(key[1])
 
     session.add_prompts([Point(0, *beside, 2)])
-    session._sync()
+    session.asking.take_up()
 
     assert asked == [2]
 

@@ -461,6 +461,39 @@ def test_the_widget_offers_the_axes(make_napari_viewer, open_widget, expected):
     assert not widget.session.labels.data[1:].any()
 
 
+def test_the_axis_that_was_chosen_is_followed_again(open_widget):
+    channels, viewer = np.moveaxis(FOUR, 0, 1), ViewerModel()  # (C, T, Y, X)
+    image = viewer.add_image(channels)
+    widget = open_widget(viewer)
+    widget.controls.frame_axis.value = 1
+    widget.wait()
+    widget.add_prompts(middle(MASKS))
+    widget.wait()
+    before = widget.session.stack.plane
+    widget.shut_down()
+
+    again = open_widget(viewer)
+    assert again.session.stack.plane == before
+    assert again.controls.frame_axis.value == 1
+    assert [p.frame for p in again.session.all_prompts] == [0]
+    again.shut_down()
+
+    image.data = channels[:, 1:]  # another video
+    assert open_widget(viewer).session.stack.frame_axis == 0
+
+
+def test_the_likeliest_axis_is_followed_where_none_was_chosen(open_widget):
+    viewer = ViewerModel()
+    image = viewer.add_image(np.moveaxis(FOUR, 0, 1))
+    open_widget(viewer).shut_down()
+    image.axis_labels = ("c", "t", "y", "x")
+    again = open_widget(viewer)
+    assert again.session.stack.frame_axis == 1
+    again.begin(image, 0)  # as a project may ask for
+    again.shut_down()
+    assert open_widget(viewer).session.stack.frame_axis == 0
+
+
 # The user's own labels
 
 

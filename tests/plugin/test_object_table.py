@@ -106,6 +106,16 @@ def test_rows_are_shown_by_id(table) -> None:
     ]
 
 
+def test_an_object_whose_prompts_guide_no_other_frame_is_marked(table) -> None:
+    table.set_rows([dataclasses.replace(ROWS[1], doubted=(4, 30)), ROWS[0]])
+    assert [row[PROMPTS - ID] for row in texts(table)] == ["△ 3", "1"]
+    tip = table.item(row_of(table, 2), PROMPTS).toolTip()
+    assert "Frames 4 and 30 do not guide the tracking of left grasper" in tip
+    table.set_rows(ROWS[:2])
+    assert [row[PROMPTS - ID] for row in texts(table)] == ["3", "1"]
+    assert table.item(row_of(table, 2), PROMPTS).toolTip() == ""
+
+
 @pytest.mark.parametrize("selected", [False, True])
 def test_the_swatch_has_the_objects_colour_selected_or_not(qtbot, table, selected) -> None:
     if selected:

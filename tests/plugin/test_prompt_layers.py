@@ -334,6 +334,17 @@ def test_prompts_of_some_are_dropped_and_others_stay(layers):
     assert set(layers.read(layers.state())) == {(0, 2), (1, 1)}
 
 
+def test_what_comes_next_is_as_said_in_layers_made_since(layers):
+    layers.set_next(3, False)
+    layers.add([Point(0, 5, 6), Box(0, 1, 2, 30, 40)])
+    layers.remind()
+    layers.points.add([1, 5, 5])
+    layers.boxes.add_rectangles([[1, 1, 2], [1, 1, 40], [1, 30, 40], [1, 30, 2]])
+    found = layers.read(layers.state())
+    assert found[1, 3] == (Box(1, 1, 2, 30, 40, 3), Point(1, 5, 5, 3, False))
+    assert set(found) == {(0, 1), (1, 3)}
+
+
 def test_prompts_of_other_planes_stay(qapp, model):
     image = model.add_image(np.zeros((3, 5, 64, 80), np.uint8))
     first, second = (stack_of(image, 0, (0, plane, 0, 0)) for plane in (1, 3))
@@ -479,8 +490,8 @@ def test_the_newest_request_wins():
         layer = session.points
         for y in (20, 60, 80):  # faster than masks come
             layer.data = [[0, y, 90], *layer.data[1:]]
-            session._sync_timer.stop()
-            session._sync()
+            session.asking.stop()
+            session.asking.take_up()
         y, x = in_pixels([middle(MASKS)])[0][1:]
         layer.data = [[0, y, x], *layer.data[1:]]
         session.wait(30)

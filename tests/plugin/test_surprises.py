@@ -118,7 +118,7 @@ def test_a_new_object_is_none_of_the_users_labels(qapp):
     mine[399, :4, :4], mine[0, 60:, 60:] = 1, 2
     with session_on(video, labels=lambda viewer: viewer.add_labels(mine, name="mine")) as session:
         session._looking._waiting.clear()
-        session._ids = {1}
+        session.objects._ids = {1}
         session._looking.do(iter([None] * 10**6))  # still looking
         assert session.new_object() == 3
         session._looking.stop()

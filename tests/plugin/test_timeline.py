@@ -261,6 +261,26 @@ def test_prompted_frames_of_two_objects_are_marked_one_above_the_other(qtbot, ti
     assert red_y > y_of(timeline, 0)
 
 
+def test_a_prompted_frame_that_guides_no_other_is_an_empty_triangle(qtbot, timeline) -> None:
+    text = timeline.findChild(QLabel).toolTip
+    timeline.set_frames(100)
+    nothing = even(100, np.nan)
+    timeline.set_object(1, RED, nothing, [20, 60])
+    timeline.set_object(2, GREEN, nothing, [40, 80], doubted=[80])
+
+    def size(frame, color) -> int:
+        found = places(timeline, color)
+        return np.count_nonzero(abs(found[:, 1] - x_of(timeline, frame)) < 8)
+
+    qtbot.waitUntil(lambda: 0 < size(80, GREEN) < size(40, GREEN))
+    assert min(size(20, RED), size(60, RED)) > size(80, GREEN)
+    assert "△ guides no other frame" in text()
+
+    timeline.set_object(2, GREEN, nothing, [40, 80])
+    qtbot.waitUntil(lambda: abs(size(80, GREEN) - size(40, GREEN)) < 4)
+    assert "△" not in text()
+
+
 def test_another_length_forgets_the_objects_and_the_same_one_does_not(qtbot, timeline) -> None:
     timeline.set_frames(50)
     timeline.set_object(1, RED, even(50, 0.9), [])

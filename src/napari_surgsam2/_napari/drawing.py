@@ -140,6 +140,17 @@ class Drawing:
             else:
                 self._elsewhere[plane] = _Plane(known, edited[plane], {}, {}, History(), PromptState())
 
+    @property
+    def object_ids(self) -> set[int]:
+        """The objects that have something in any plane, as far as it is known without looking at labels."""
+        noted = {i for records in self.records_by_plane.values() for i in records.noted_ids}
+        return noted | {i for edited in self.edited_by_plane.values() for _, i in edited}
+
+    def color(self, object_id: int) -> npt.NDArray[np.float32]:
+        """Return the colour that an object is drawn in, (4,) from 0 to 1; white while there are no labels."""
+        found = None if self.canvas is None else self.canvas.layer.get_color(object_id)
+        return np.asarray(np.ones(4) if found is None else found, dtype=np.float32)
+
     # What the user paints
 
     def note_painted(self, strokes: Sequence[Stroke], objects: set[int], prompts: PromptState) -> set[int]:

@@ -1,25 +1,30 @@
-"""What a session leaves behind for the next one on the same video, with the labels that it made."""
+"""What a session leaves behind for the next one on the same video."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from napari_surgsam2.video.layers import METADATA_KEY
+from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
-from .prompts import GivenMask, Key
+from .drawing import Drawing
+from .objects import Objects
+from .prompts import GivenMask, Key, PromptLayers
 from .records import Records
-from .stacks import Plane
+from .stacks import LayerStack, Plane
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
 
 _ENTRY = "left"
+# By image, the axis that was chosen to be followed, and the shape that the image had then.
+_frame_axes: WeakKeyDictionary[Image, tuple[int, tuple[int, ...]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """What a session leaves behind besides layers.
+    """What a session leaves behind besides layers, with the labels that it made.
 
     Attributes
     ----------
@@ -39,15 +44,39 @@ class Left:
     masks: dict[Plane, dict[Key, GivenMask]]
 
 
-def leave(labels: Labels, left: Left) -> None:
-    """Leave something with labels, if they are ours."""
+def leave(labels: Labels, objects: Objects, drawing: Drawing, prompts: PromptLayers) -> None:
+    """Leave what is known with labels, if they are ours."""
     about = labels.metadata.get(METADATA_KEY)
     if isinstance(about, dict):
-        about[_ENTRY] = left
+        about[_ENTRY] = Left(
+            objects.names, drawing.records_by_plane, drawing.edited_by_plane, prompts.masks_by_plane
+        )
 
 
-def take_up(labels: Labels) -> Left | None:
-    """Take what was left with labels, once."""
+def take_up(
+    labels: Labels, stack: LayerStack, objects: Objects, drawing: Drawing, prompts: PromptLayers
+) -> None:
+    """Go on with what was left with labels, once; of a video of another length only the names count."""
     about = labels.metadata.get(METADATA_KEY)
     left = about.pop(_ENTRY, None) if isinstance(about, dict) else None
-    return left if isinstance(left, Left) else None
+    if not isinstance(left, Left):
+        return
+    objects.names.update(left.names)
+    shape = stack.layer_shape
+    lengths = {plane: 1 if plane[0] is None else shape[plane[0]] for plane in left.records}
+    if all(records.n_frames == lengths[plane] for plane, records in left.records.items()):
+        prompts.masks_by_plane = left.masks
+        drawing.take_up(left.records, left.edited)
+        for records in left.records.values():
+            objects.add(i for i in records.object_ids if records[i].present.any())
+
+
+def leave_frame_axis(image: Image, frame_axis: int) -> None:
+    """Leave the axis of an image that somebody chose to follow, rather than the likeliest."""
+    _frame_axes[image] = frame_axis, spatial_shape(image)
+
+
+def left_frame_axis(image: Image) -> int | None:
+    """Return the axis of an image that was chosen before; None if none was, or its shape is another now."""
+    frame_axis, shape = _frame_axes.get(image, (None, ()))
+    return frame_axis if shape == spatial_shape(image) else None

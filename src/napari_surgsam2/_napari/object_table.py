@@ -20,12 +20,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .doubt import MARK, said_of_doubt
+
 _COLOR, _ID, _NAME, _PROMPTS, _FRAMES, _CONFIDENCE = range(6)
 _HEADERS = (
     ("", "Colour of the object's mask and prompts"),
     ("id", "The object's number: its value in the labels layer"),
     ("name", "Double-click, or press F2, to give it a name"),
-    ("prompts", "How many clicks, boxes and masks it was shown with"),
+    ("prompts", f"How many clicks, boxes and masks it was shown with; {MARK}: some guide no other frame"),
     ("frames", "In how many frames it has a mask"),
     ("conf.", "Mean confidence over the frames that were tracked, 0 to 1"),
 )
@@ -54,6 +56,8 @@ class ObjectRow:
         In how many frames it is present.
     confidence : float
         The mean one, 0 to 1; nan where it was not tracked.
+    doubted : tuple of int
+        The frames whose prompts guide no other frame.
     """
 
     object_id: int
@@ -62,6 +66,7 @@ class ObjectRow:
     prompts: int
     frames: int
     confidence: float
+    doubted: tuple[int, ...] = ()
 
 
 class ObjectTable(QTableWidget):
@@ -211,7 +216,9 @@ class ObjectTable(QTableWidget):
             name.setText(row.name)
             name.setToolTip(row.name)
         confidence = "–" if math.isnan(row.confidence) else f"{row.confidence:.2f}"
-        texts = {_PROMPTS: str(row.prompts), _FRAMES: str(row.frames), _CONFIDENCE: confidence}
+        prompts = f"{MARK} {row.prompts}" if row.doubted else str(row.prompts)
+        self._item(at, _PROMPTS).setToolTip(said_of_doubt(row.name, row.doubted) if row.doubted else "")
+        texts = {_PROMPTS: prompts, _FRAMES: str(row.frames), _CONFIDENCE: confidence}
         for column, text in texts.items():
             self._item(at, column).setText(text)
 

@@ -14,9 +14,11 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.prompts import Box, Mask, Point, Prompt
 
 from .prompt_layers import (
+    ClickMode,
     PointsState,
     append_points,
     box_ids,
+    let_next_box_be_of,
     make_boxes,
     make_points,
     places_of,
@@ -101,7 +103,7 @@ class PromptState:
 
 
 class PromptLayers:
-    """The layers of a session that prompts are in, and the masks that were given.
+    """The layers of a session that prompts are in, the masks that were given, and what the next click means.
 
     Parameters
     ----------
@@ -119,6 +121,8 @@ class PromptLayers:
         self.boxes: Shapes | None = None
         self.masks: dict[Key, GivenMask] = {}
         self.problems: list[str] = []  # what is to be said of the last that was read
+        self._next = 1, True  # the object, and whether the click belongs to it
+        self._clicks: ClickMode | None = None  # while there are points
         self._viewer = viewer
         self._on_change = on_change
         self._elsewhere: dict[Plane, dict[Key, GivenMask]] = {}  # masks given in other planes
@@ -164,6 +168,7 @@ class PromptLayers:
         self._look_if_needed()
         self.points.events.data.connect(self._on_points)
         self.points.events.features.connect(self._changed)
+        self._clicks = ClickMode(self.points, lambda: self._next)
         return self.points
 
     def use_boxes(self, layer: Shapes | None = None) -> Shapes:
@@ -173,6 +178,7 @@ class PromptLayers:
         self._look_if_needed()
         self.boxes.events.data.connect(self._on_boxes)
         self.boxes.events.features.connect(self._changed)
+        self.remind()
         return self.boxes
 
     def drop_points(self) -> None:
@@ -180,7 +186,9 @@ class PromptLayers:
         if self.points is not None:
             self.points.events.data.disconnect(self._on_points)
             self.points.events.features.disconnect(self._changed)
-            self.points = None
+            if self._clicks is not None:
+                self._clicks.close()
+            self.points = self._clicks = None
             self._before_drag = None
             self._look_if_needed()
 
@@ -192,6 +200,31 @@ class PromptLayers:
             self.boxes = None
             self._drawing = False
             self._look_if_needed()
+
+    def set_next(self, object_id: int, positive: bool) -> None:
+        """Say what the next click or box in the layers is: of which object, and whether it belongs to it."""
+        self._next = object_id, positive
+        self.remind()
+
+    def remind(self) -> None:
+        """Say it again to the layers: napari takes what is selected for what comes next."""
+        if self._clicks is not None:
+            self._clicks.apply()
+        if self.boxes is not None:
+            let_next_box_be_of(self.boxes, self._next[0])
+
+    def flip_selected(self) -> None:
+        """Turn the selected points from positive to negative, and the other way."""
+        layer = self.points
+        if layer is None or not layer.selected_data:
+            return
+        state = self.state().points
+        rows = list(layer.selected_data)
+        features = layer.features.copy()
+        labels = list(features["label"]) if "label" in features else [1] * len(state.labels)
+        features["label"] = [1 - state.labels[n] if n in rows else label for n, label in enumerate(labels)]
+        layer.features = features
+        self._on_change()
 
     def _on_points(self, event: Any) -> None:
         # While points are dragged, what they were before counts, although napari tells of every move.

@@ -54,9 +54,10 @@ class Review:
         timeline.set_frames(session.stack.n_frames)
         for i in session.object_ids:
             record = session.records[i]
-            red, green, blue, _ = session.color(i).tolist()
+            red, green, blue, _ = session.drawing.color(i).tolist()
             absent = ~record.present & ~np.isnan(record.confidence)
-            timeline.set_object(i, (red, green, blue), record.confidence, session.prompted_frames(i), absent)
+            prompted, doubted = session.asking.prompted_frames(i), session.asking.doubted_frames(i)
+            timeline.set_object(i, (red, green, blue), record.confidence, prompted, absent, doubted)
         for i in self._shown - set(session.object_ids):
             timeline.remove_object(i)
         self._shown = set(session.object_ids)

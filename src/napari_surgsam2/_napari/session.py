@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication
 
-from napari_surgsam2.errors import PromptError, SurgSam2Error, UsageError
+from napari_surgsam2.errors import UsageError
 from napari_surgsam2.prompts import Prompt
 from napari_surgsam2.video.layers import METADATA_KEY, layer_limits
 
+from .asking import Asking
 from .canvas import MaskCanvas, Stroke, ids_in, largest_id_in, make_labels, require_fit
 from .drawing import Drawing
-from .given import MaskGiver, says_where
-from .history import History, Step
-from .leftovers import Left, leave, take_up
-from .others import clicks_on_others, others_to_ask
+from .history import History
+from .leftovers import leave, leave_frame_axis, left_frame_axis, take_up
+from .objects import Objects
+from .passes import Passes
 from .position import Position
-from .prompt_layers import ClickMode, let_next_box_be_of, paint_points, place_on
-from .prompts import GivenMask, Key, PromptLayers, PromptState, said_of_change
+from .prompt_layers import place_on
+from .prompts import PromptLayers
 from .records import Records
 from .slices import SlicedWork
 from .stacks import LayerStack, stack_of
 from .timers import single_shot
-from .worker import MaskUse, PassEnd, PassFrame, PromptAnswer, TrackerChoice, TrackerThread, sentence
+from .undoing import Undoing
+from .worker import MaskUse, PassEnd, PromptAnswer, TrackerChoice, TrackerThread, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points, Shapes
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from napari_surgsam2.tracking import Direction
 
 _PLACES = ("scale", "translate", "rotate", "shear", "affine")  # events of a layer
-_FOLLOW_EVERY = 0.25  # seconds between two moves of the slider while tracking
 _REST = 150  # milliseconds without a move before the frame in view is encoded
 
 
@@ -57,11 +55,23 @@ class Session(QObject):
     choice : TrackerChoice
         The model, and how to track.
     frame_axis : int, optional
-        The axis of the image that is followed; the likeliest if left out.
+        The axis of the image that is followed; if left out, what an earlier session on it was told, or else
+        the likeliest.
     points : napari.layers.Points, optional
         Where the clicks are; a new layer if left out.
     labels : napari.layers.Labels, optional
         Where the masks go; a new layer if left out. Labels in it are kept.
+
+    Attributes
+    ----------
+    objects : Objects
+        Their numbers and names, and which of them is current.
+    asking : Asking
+        Brings the prompts in the layers to the tracker.
+    passes : Passes
+        Track.
+    drawing : Drawing
+        Brings the masks that come back into the labels; has the steps that can be undone.
     """
 
     changed = Signal()  # objects, prompts or masks
@@ -91,44 +101,37 @@ class Session(QObject):
         self.viewer = viewer
         self.image = image
         self._position = Position(viewer, image)
-        self.stack = stack_of(image, frame_axis, self._position.place())
+        axis = left_frame_axis(image) if frame_axis is None else frame_axis
+        self.stack = stack_of(image, axis, self._position.place())
         self.stack.require_video()  # before anything is made
+        if frame_axis is not None:
+            leave_frame_axis(image, frame_axis)
         self.choice = choice
-        self.model: Model | None = None
-        self.names: dict[int, str] = {}
         self.positive = True
-        self.follow = True
         self.drawing = Drawing(self.stack)
-        self.tracking = False
-        self.loading = False
+        self.objects = Objects()
         self.lost_prompts = False  # with their layer, and none were placed since
         self.replaces_lost = False  # what is said now is, or will be, in place of lost prompts that were kept
-        self._current = 1
-        self._ids: set[int] = {1}
-        self._found: set[int] = set()  # in labels that were the user's
-        self._tracked_ids: set[int] | None = None
-        self._following = False
-        self._moved_at = 0.0
-        self._known: dict[Key, tuple[Prompt, ...]] = {}
-        self._state = PromptState()  # that they were read from
         self._told: set[str] = set()  # since the user did something
-        self._complaints: set[str] = set()  # of the prompts as they are
         self._warned_of_units = False
         self._limits: tuple[float, float] | None = None
         self._closed = False
-        self._swapping = False  # some frames are as they were before a step, others not yet
         self._work = SlicedWork(self.changed.emit)  # on frames, one after the other
         self._looking = SlicedWork(self.changed.emit)
-        self._sync_timer = single_shot(0, self._sync_guarded)
         self._rest_timer = single_shot(_REST, self._on_rest)
-        self._clicks: ClickMode | None = None
-        self.prompts = PromptLayers(viewer, self.stack, self._sync_timer.start)
-        self._giver = MaskGiver(self.prompts, self.drawing)
-        self.use_labels(labels)
-        self._set_points(points)
-        self._state = self.prompts.state()
+        self._thread = self._start_thread()
+        self.asking = self._start_asking()
+        self.passes = self._start_passes()
+        self._undoing = Undoing(self.asking, self.drawing, self.objects, self._thread, self._tell)
+        try:
+            self.use_labels(labels)
+            self._set_points(points)
+        except BaseException:
+            self._thread.close()
+            raise
+        self.asking.state = self.prompts.state()  # before anything is said
         if labels is not None:
-            self._take_up_left(labels)
+            take_up(labels, self.stack, self.objects, self.drawing, self.prompts)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.point.connect(self._on_dims)
         image.events.contrast_limits.connect(self._on_limits)
@@ -136,10 +139,8 @@ class Session(QObject):
         self._shape = tuple(image.data.shape)
         for name in _PLACES:
             getattr(image.events, name).connect(self._on_placed)
-        self._thread = self._start_thread()
         self._open(MaskUse.FILL)
-        self._complaints.clear()  # nobody has heard them yet
-        self._sync_timer.start()
+        self.asking.complain_again()
 
     # Layers
 
@@ -149,17 +150,14 @@ class Session(QObject):
         self._start_again()
 
     def _set_points(self, layer: Points | None) -> None:
-        made = self.prompts.use_points(layer)
-        if self._clicks is not None:
-            self._clicks.close()
-        self._clicks = ClickMode(made, lambda: (self._current, self.positive))
+        self.prompts.use_points(layer)
         self.layers_chosen.emit()
 
     def _start_again(self) -> None:
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
         self._work.finish()
         self.drawing.forget_steps()
-        self._sync_guarded(MaskUse.FILL)
+        self.asking.try_take_up(MaskUse.FILL)
 
     def use_boxes(self, layer: Shapes | None) -> None:
         """Take boxes from another layer, or from none."""
@@ -167,7 +165,6 @@ class Session(QObject):
             self.prompts.drop_boxes()
         else:
             self.prompts.use_boxes(layer)
-            self._set_defaults()
         self._start_again()
 
     def use_labels(self, layer: Labels | None = None) -> None:
@@ -195,28 +192,27 @@ class Session(QObject):
         for found in ids_in(layer):
             if layer is not self.labels:
                 return
-            new = found - self._found
-            self._ids |= found
-            self._found |= found
+            new = found - self.objects.in_labels
+            self.objects.add(found)
+            self.objects.in_labels |= found
             self._tell_of_taken(new, layer)
             yield
 
     def _tell_of_taken(self, found: set[int], layer: Labels) -> None:
         """Say which of our objects have numbers that labels of the user's have already."""
-        prompted = {i for _, i in self._known}
-        if taken := sorted(found & prompted):
+        if taken := sorted(found & {i for _, i in self.asking.known}):
             numbers = ", ".join(map(str, taken))
             self.warned.emit(
                 f"The labels '{layer.name}' hold object {numbers} already, which is prompted too: its masks "
                 "take the place of those labels. To keep them, choose other labels under 'Masks in'."
             )
-        elif self._current in found:
-            old = self._current
+        elif self.current_object in found:
+            old = self.current_object
             with suppress(UsageError):  # there is no larger number
                 self.new_object()
                 self.noticed.emit(
                     f"The labels '{layer.name}' hold object {old} already, so clicks are for object "
-                    f"{self._current}. Choose object {old} in the table to go on with it."
+                    f"{self.current_object}. Choose object {old} in the table to go on with it."
                 )
 
     def _drop_labels(self) -> None:
@@ -251,6 +247,11 @@ class Session(QObject):
         return None if self.canvas is None else self.canvas.layer
 
     @property
+    def prompts(self) -> PromptLayers:
+        """The layers that prompts are in."""
+        return self.asking.prompts
+
+    @property
     def points(self) -> Points | None:
         """The layer that clicks are taken from."""
         return self.prompts.points
@@ -272,7 +273,6 @@ class Session(QObject):
         """Let the next drag in the viewer be a box."""
         if self.boxes is None:
             self.prompts.use_boxes()
-            self._set_defaults()
             self.layers_chosen.emit()
         assert self.boxes is not None
         self.viewer.layers.selection.active = self.boxes
@@ -282,7 +282,7 @@ class Session(QObject):
         """Let the current object be painted."""
         labels = self._need_canvas().layer
         self.viewer.layers.selection.active = labels
-        labels.selected_label = self._current
+        labels.selected_label = self.current_object
         labels.mode = "paint"
 
     def _need_canvas(self) -> MaskCanvas:
@@ -308,9 +308,6 @@ class Session(QObject):
             self.drawing.forget()
             self.changed.emit()
         elif layer is self.points:
-            if self._clicks is not None:
-                self._clicks.close()
-                self._clicks = None
             self.prompts.drop_points()
             self._forget_prompts()
         elif layer is self.boxes:
@@ -321,23 +318,29 @@ class Session(QObject):
         """Take back the prompts of a layer that is gone; the masks stay."""
         self.drawing.forget_steps()
         self.lost_prompts = self.replaces_lost = True
-        self._sync_guarded(MaskUse.LEAVE)
+        self.asking.try_take_up(MaskUse.LEAVE)
 
     # Objects
 
     @property
     def object_ids(self) -> tuple[int, ...]:
         """All objects, ascending."""
-        return tuple(sorted(self._ids))
+        return self.objects.ids
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names by object id."""
+        return self.objects.names
 
     @property
     def current_object(self) -> int:
         """The object that the next prompt is for."""
-        return self._current
+        return self.objects.current
 
     def set_current_object(self, object_id: int) -> None:
         """Choose the object that the next prompts are for; one that is not there yet is new."""
-        if object_id < 1 or object_id == self._current:
+        before = self.current_object
+        if object_id < 1 or object_id == before:
             return
         canvas = self.canvas
         if canvas is not None and object_id > canvas.largest_id:
@@ -345,23 +348,23 @@ class Session(QObject):
                 f"The object's number is {object_id}; the labels '{canvas.layer.name}' hold numbers up to "
                 f"{canvas.largest_id}. Take a smaller number, or labels of a wider type."
             )
-        if self._is_empty(self._current):  # the labels' spin box goes through many numbers
-            self._ids.discard(self._current)
-        self._ids.add(object_id)
-        self._current = object_id
-        self._set_defaults()
+        self.objects.add([object_id])
+        if self._is_empty(before):  # the labels' spin box goes through many numbers
+            self.objects.discard(before)
+        self.objects.current = object_id
+        self.prompts.set_next(object_id, self.positive)
         if canvas is not None and canvas.layer.selected_label != object_id:
             canvas.layer.selected_label = object_id
         self.changed.emit()
 
     def new_object(self) -> int:
         """Begin a new object, the current one from now on; an empty one is used first."""
-        used = self._used_ids() | self._labelled_ids()
+        used = self._used_ids()
+        if self.canvas is not None:
+            used |= set(np.unique(self.canvas.frame(self.current_frame)).tolist()) - {0}
         if self._looking.is_busy and self.labels is not None:
             used.add(largest_id_in(self.labels))  # far faster than to look for each
-        unused = (i for i in sorted(self._ids) if i not in used and i not in self.names)
-        free = None if self._looking.is_busy else next(unused, None)
-        object_id = max(self._ids | used | self.names.keys(), default=0) + 1 if free is None else free
+        object_id = self.objects.next_number(used, reuse=not self._looking.is_busy)
         self.set_current_object(object_id)
         return object_id
 
@@ -373,22 +376,11 @@ class Session(QObject):
 
     def _used_ids(self) -> set[int]:
         """Return the numbers of prompts and masks, as far as they are known without looking at labels."""
-        used = self._found | {i for _, i in self._known}
-        used |= {*self._state.points.object_ids, *self._state.boxes.object_ids}
-        for masks in self.prompts.masks_by_plane.values():
-            used |= {i for _, i in masks}
-        for records in self.drawing.records_by_plane.values():
-            used |= set(records.noted_ids)
-        for edited in self.drawing.edited_by_plane.values():
-            used |= {i for _, i in edited}
-        return used
+        return self.objects.in_labels | self.asking.object_ids | self.drawing.object_ids
 
     def name_object(self, object_id: int, name: str) -> None:
         """Give an object a name; an empty one takes it away."""
-        if name.strip():
-            self.names[object_id] = name.strip()
-        else:
-            self.names.pop(object_id, None)
+        self.objects.rename(object_id, name)
         self.changed.emit()
 
     def remove_object(self, object_id: int) -> None:
@@ -400,112 +392,58 @@ class Session(QObject):
         self._work.do(self._remove(object_id))
 
     def _remove(self, object_id: int) -> Iterator[None]:
-        self.read_prompts()
-        if object_id not in self._ids:
+        asking = self.asking
+        asking.now()
+        if object_id not in self.objects:
             return
-        step = self.history.begin(f"removing object {object_id}", self._state, self._state)
-        prompted = self.prompted_frames(object_id)
-        self.prompts.drop(lambda _frame, i: i == object_id)
-        self._sync_timer.stop()
-        self._sync_guarded(MaskUse.LEAVE, beside=False)  # what its clicks took from others is not theirs now
-        step.after = self._state
-        self._take_off_tracker(object_id)
-        self._ids.discard(object_id)
-        if not self._ids:
-            self._ids.add(1)
-        if self._current == object_id:
-            self.set_current_object(min(self._ids))
+        step = self.history.begin(f"removing object {object_id}", asking.state, asking.state)
+        prompted = asking.prompted_frames(object_id)
+        asking.drop_object(object_id)
+        step.after = asking.state
+        asking.take_off_tracker(object_id)
+        self.objects.discard(object_id)
+        if self.current_object == object_id:
+            self.set_current_object(self.object_ids[0])
         try:
-            yield from self._halfway(self.drawing.erase(object_id, prompted, step))
+            yield from asking.halfway(self.drawing.erase(object_id, prompted, step))
         except Exception as error:
             self._tell(
                 f"Object {object_id} is removed only in part, since masks cannot be written: "
                 f"{sentence(error)} Undo brings it back."
             )
 
-    def _take_off_tracker(self, object_id: int) -> None:
-        self._thread.remove_object(object_id)
-        self.drawing.on_tracker = {key for key in self.drawing.on_tracker if key[1] != object_id}
-
-    def _halfway(self, frames: Iterable[object]) -> Iterator[None]:
-        """Go through frames that are changed one after the other; prompts are read when all are."""
-        self._swapping = True
-        try:
-            for _ in frames:
-                yield
-        finally:
-            self._swapping = False
-            self._sync_timer.start()  # for what the user did meanwhile
-
     def clear_frame(self, frame: int | None = None) -> None:
         """Take back all prompts of the current object on a frame, the one in view if left out.
 
         What was painted over their mask goes with it.
         """
-        cleared = (self.current_frame if frame is None else frame), self._current
-        self.read_prompts()
-        self.prompts.drop(lambda f, i: (f, i) == cleared)
-        self._sync_timer.stop()
-        self._sync_guarded(cleared=cleared)
-
-    def prompted_frames(self, object_id: int) -> list[int]:
-        """Return the frames that an object is prompted on, ascending."""
-        return sorted(frame for frame, i in self._known if i == object_id)
-
-    def prompt_count(self, object_id: int) -> int:
-        """Return how many prompts an object has."""
-        return sum(len(prompts) for (_, i), prompts in self._known.items() if i == object_id)
+        self.asking.clear(((self.current_frame if frame is None else frame), self.current_object))
 
     @property
     def has_prompts(self) -> bool:
         """Whether anything was said of an object."""
-        return bool(self._known)
+        return bool(self.asking.known)
 
     @property
     def all_prompts(self) -> list[Prompt]:
         """All prompts in the stack, by frame and object; a mask first among those of its frame."""
-        return [p for key in sorted(self._known) for p in self._known[key]]
-
-    def color(self, object_id: int) -> npt.NDArray[np.float32]:
-        """Return an object's colour, (4,) from 0 to 1."""
-        found = None if self.canvas is None else self.canvas.layer.get_color(object_id)
-        if found is None:
-            return np.ones(4, dtype=np.float32)
-        return np.asarray(found, dtype=np.float32)
-
-    def _labelled_ids(self) -> set[int]:
-        """Return the ids in the frame in view."""
-        if self.canvas is None:
-            return set()
-        return set(np.unique(self.canvas.frame(self.current_frame)).tolist()) - {0}
+        return [p for _, prompts in sorted(self.asking.known.items()) for p in prompts]
 
     # Prompts
 
     def set_positive(self, positive: bool) -> None:
         """Choose what left clicks mean from now on."""
         self.positive = positive
-        self._set_defaults()
+        self.prompts.set_next(self.current_object, positive)
         self.state_changed.emit()
 
     def flip_selected(self) -> None:
         """Turn the selected points from positive to negative, and the other way."""
-        layer = self.points
-        if layer is None or not layer.selected_data:
-            return
-        state = self.prompts.state().points
-        rows = list(layer.selected_data)
-        features = layer.features.copy()
-        labels = list(features["label"]) if "label" in features else [1] * len(state.labels)
-        features["label"] = [1 - state.labels[n] if n in rows else label for n, label in enumerate(labels)]
-        layer.features = features
-        self._sync_timer.start()
+        self.prompts.flip_selected()
 
     def add_prompts(self, prompts: Iterable[Prompt]) -> None:
         """Add prompts as if the user had placed them; for scripts."""
-        wanted = list(prompts)
-        self._ids |= {p.object_id for p in wanted if self._has_room_for(p.object_id)}
-        self.prompts.add(wanted)
-        self._sync_timer.start()
+        self.asking.add(prompts)
 
     def use_painted(self, frame: int | None = None, object_id: int | None = None) -> None:
         """Take an object's mask in a frame, as it is painted, as a prompt.
@@ -514,24 +452,15 @@ class Session(QObject):
         """
         self._need_canvas()
         at = self.current_frame if frame is None else frame
-        self._giver.give([(at, self._current if object_id is None else object_id)])
-        self._sync_timer.start()
+        self.asking.give([(at, self.current_object if object_id is None else object_id)])
 
     def _on_painted(self, strokes: Sequence[Stroke]) -> None:
+        known = {i for _, i in self.asking.known}
+        known |= {i for i in self.records.object_ids if not np.isnan(self.records[i].mean_confidence)}
         # A label that was only painted over becomes no object to be tracked by that.
-        self._ids |= self.drawing.note_painted(strokes, self._tracked_or_prompted(), self._state)
+        self.objects.add(self.drawing.note_painted(strokes, known, self.asking.state))
         self.state_changed.emit()  # it can be undone
         self.changed.emit()
-
-    def _tracked_or_prompted(self) -> set[int]:
-        known = {i for _, i in self._known}
-        return known | {i for i in self.records.object_ids if not np.isnan(self.records[i].mean_confidence)}
-
-    def _set_defaults(self) -> None:
-        if self._clicks is not None:
-            self._clicks.apply()
-        if self.boxes is not None:
-            let_next_box_be_of(self.boxes, self._current)
 
     def _on_selected_label(self, event: Any = None) -> None:
         if self.canvas is not None:
@@ -545,57 +474,11 @@ class Session(QObject):
 
     def read_prompts(self) -> None:
         """Take up what was changed in the prompts now, rather than when the window has had its turn."""
-        if self._sync_timer.isActive():
-            self._sync_timer.stop()
-            self._sync_guarded()
+        self.asking.now()
 
-    def _sync_guarded(
-        self, how: MaskUse | None = None, cleared: Key | None = None, beside: bool = True
-    ) -> None:
-        try:
-            self._sync(how, cleared, beside)
-        except SurgSam2Error as error:
-            self._complain([str(error)])
-
-    def _sync(self, how: MaskUse | None = None, cleared: Key | None = None, beside: bool = True) -> None:
-        """Find out what changed in the prompts, and have the masks of those frames made anew.
-
-        It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
-        the masks; those that were tracked stay then. In any case a step that still waits for its masks gets
-        them. Where it is `cleared`, not even what was painted stays. Masks of others `beside` what was
-        clicked are made anew as well.
-        """
-        if self._closed or self._swapping:
-            return
-        is_users = how is None
-        if is_users:
-            self._warn_of_units()
-        state = self.prompts.state()
-        wanted = self.prompts.read(state)
-        if is_users and self._giver.begin_with_what_is_there(wanted, self._known, cleared):
-            state = self.prompts.state()
-            wanted = self.prompts.read(state)
-        self._leave_out_too_large(wanted)
-        self._complain([f"{problem} It is not used." for problem in self.prompts.problems])
-        differ = sorted(k for k in wanted.keys() | self._known.keys() if wanted.get(k) != self._known.get(k))
-        if differ:
-            self._ids |= {i for _, i in wanted}
-            others = others_to_ask(differ, wanted, self._known, self.drawing, is_users) if beside else []
-            if is_users:
-                self.lost_prompts = False
-                self._told.clear()
-                what = said_of_change(differ, wanted, self._known)
-                self.drawing.begin(what, self._state, state, [*differ, *others])
-            for key in others:  # first, so that the new masks get what these let go
-                self._ask(key, wanted, MaskUse.DRAW if is_users else MaskUse.LEAVE)
-            for key in differ:
-                stays = how == MaskUse.DRAW and self.records.was_tracked(key[1], key[0])
-                self._ask(key, wanted, MaskUse.FILL if stays else how or MaskUse.DRAW)
-        self._known, self._state = wanted, state
-        if self.points is not None and len(state.points.data):
-            paint_points(self.points, state.points, self.color)
-        self._set_defaults()
-        self.changed.emit()
+    def _on_said(self) -> None:
+        self.lost_prompts = False
+        self._told.clear()
 
     def _warn_of_units(self) -> None:
         if self._position.is_in_other_units and not self._warned_of_units:
@@ -606,38 +489,21 @@ class Session(QObject):
                 "layers the same units."
             )
 
-    def _has_room_for(self, object_id: int) -> bool:
-        return self.canvas is None or object_id <= self.canvas.largest_id
-
-    def _leave_out_too_large(self, wanted: dict[Key, tuple[Prompt, ...]]) -> None:
-        for object_id in sorted({i for _, i in wanted if not self._has_room_for(i)}):
-            assert self.canvas is not None
-            self.prompts.problems.append(
-                f"There is a prompt of object {object_id}, and the labels '{self.canvas.layer.name}' hold "
-                f"numbers up to {self.canvas.largest_id}; take a smaller one, or labels of a wider type."
-            )
-        for key in [key for key in wanted if not self._has_room_for(key[1])]:
-            del wanted[key]
-
-    def _ask(self, key: Key, wanted: Mapping[Key, tuple[Prompt, ...]], how: MaskUse) -> None:
-        if self.model is not None or self.loading:
-            step = self.drawing.waiting_step(key)
-            how = how if step is None else MaskUse.DRAW
-            self._thread.set_prompts(*key, wanted.get(key, ()), how, step, clicks_on_others(key, wanted))
-
     def _restyle(self, _: Any = None) -> None:
-        if self.points is not None and len(self._state.points.data) == len(self.points.data):
-            paint_points(self.points, self._state.points, self.color)
+        self.asking.restyle()
         self.changed.emit()
 
     def _on_answered(self, answered: PromptAnswer) -> None:
         if self.drawing.wants(answered):
             self._need_canvas()
             try:
-                self.drawing.draw_prompted(answered, self._state)
+                self.drawing.draw_prompted(answered, self.asking.state)
             except Exception as error:
                 self._tell(f"Masks cannot be written: {sentence(error)}")
             self.changed.emit()
+
+    def _on_unanswered(self, frame: int, object_id: int, step: int | None) -> None:
+        self.drawing.wait_no_more((frame, object_id), step)
 
     # Tracking
 
@@ -670,55 +536,26 @@ class Session(QObject):
         """
         if self.tracking:
             raise UsageError("It is tracking already; press Stop first.")
-        if self.model is None and not self.loading:
+        if not self._thread.has_tracker:
             raise UsageError("There is no model to track with; choose one that can be loaded.")
         self._told.clear()
         self._work.finish()
         self._need_canvas()
-        self._giver.give_painted()
-        self._sync()
-        asked = {i for _, i in self._known if objects is None or i in objects}
-        positive = {i for (_, i), prompts in self._known.items() if any(map(says_where, prompts))}
-        if not asked & positive:
-            which = "any object" if objects is None else " or ".join(f"object {i}" for i in objects)
-            raise PromptError(
-                f"There is nothing to track: no positive click, box or mask on {which}. Click on it first."
-            )
-        self.tracking = True
-        self._tracked_ids = None if objects is None else set(objects)
-        self.drawing.begin_pass(self._state)
-        self._following, self._moved_at = self.follow, 0.0
-        self._thread.track(direction, start, frames, None if objects is None else sorted(asked))
+        self.asking.give_painted()
+        self.passes.begin(direction, start, frames, objects)
         self.state_changed.emit()
+
+    @property
+    def tracking(self) -> bool:
+        """Whether it is tracking."""
+        return self.passes.tracking
 
     def stop(self) -> None:
         """Stop tracking, or a download, after the frame under way; what is done stays."""
         if self.tracking or self.loading:
             self._thread.stop()
 
-    def _on_tracked(self, tracked: PassFrame) -> None:
-        if not self.tracking or self.canvas is None:
-            return
-        frame = tracked.answer.frame
-        try:
-            self.drawing.draw_tracked(tracked.answer, self._tracked_ids)
-        except Exception as error:  # a full disk, or whatever an array of the user's raises
-            self.stop()
-            self._tell(f"Masks cannot be written: {sentence(error)}")
-            return
-        if self._following and time.monotonic() - self._moved_at > _FOLLOW_EVERY:
-            self.go_to(frame)
-            self._moved_at = time.monotonic()
-        self.progressed.emit(tracked)
-
     def _on_ended(self, end: PassEnd) -> None:
-        if not self.tracking:
-            return
-        self.tracking = False
-        self.drawing.end_pass()
-        if end.error is not None:
-            kept = f" {end.done} frames are done and kept." if end.done else ""
-            self._tell(f"{sentence(end.error)}{kept}")
         self._rest_timer.start()  # the viewer may have gone to another plane meanwhile
         self.ended.emit(end)
         self.state_changed.emit()
@@ -728,82 +565,21 @@ class Session(QObject):
 
     def undo(self) -> None:
         """Take the newest step back: prompts, and the masks that they changed."""
-        self._swap("Undo", self.drawing.undo, lambda step: step.before)
+        if self._may_swap():
+            self._work.do(self._undoing.undo(self._work.is_busy))
 
     def redo(self) -> None:
         """Do the step that was undone last once more."""
-        self._swap("Redo", self.history.redo, lambda step: step.after)
+        if self._may_swap():
+            self._work.do(self._undoing.redo(self._work.is_busy))
 
-    def _swap(
-        self, what: str, move: Callable[[], Step | None], prompts_of: Callable[[Step], PromptState]
-    ) -> None:
+    def _may_swap(self) -> bool:
         if self.tracking:
             self.noticed.emit("Undo and redo wait until tracking has stopped.")
-        else:
-            self._told.clear()
-            self._looking.finish()
-            self._work.do(self._take_step(what, move, prompts_of, self._work.is_busy))
-
-    def _take_step(
-        self,
-        what: str,
-        move: Callable[[], Step | None],
-        prompts_of: Callable[[Step], PromptState],
-        waited: bool,
-    ) -> Iterator[None]:
-        """Take the step that `move` gives back, or do it once more: its prompts, then frame by frame."""
-        known = self._known
-        self.read_prompts()
-        if waited and self._known != known:
-            return  # what was said since is not what is to be taken back
-        step = move()
-        if step is None:
-            return
-        said, given, objects = self._state, self.prompts.masks, {i for _, i in self._known}
-        if step.before is not step.after:
-            self._restore_prompts(prompts_of(step))
-        restored = self._state
-        try:
-            yield from self._halfway(self._swap_frames(step, given, objects))
-        except Exception as error:  # a full disk, or whatever an array of the user's raises
-            self.history.move_back(step)
-            if self.prompts.state() == restored:  # else the user said more meanwhile, which stays
-                self._restore_prompts(said)
-            self._tell_of_failed(what, step, error)
-
-    def _restore_prompts(self, state: PromptState) -> None:
-        self.prompts.restore(state)
-        self._sync_timer.stop()
-        self._sync_guarded(MaskUse.LEAVE)
-
-    def _tell_of_failed(self, what: str, step: Step, error: Exception) -> None:
-        """Tell that undo or redo failed, and how things are now."""
-        left = "everything is as it was before"
-        if step.ahead:
-            count = len(step.ahead)
-            left = f"{count} frame{'s' if count > 1 else ''} could not be put back, and the others were"
-        self._tell(
-            f"{what} of '{step.what}' failed, since masks cannot be written: {sentence(error)} Now {left}. "
-            f"{what} can be tried again once they can."
-        )
-
-    def _swap_frames(self, step: Step, given: Mapping[Key, GivenMask], objects: set[int]) -> Iterator[None]:
-        """Swap the frames of a step one by one; `given` and `objects` are what was prompted before it."""
-        canvas = self.canvas
-        if canvas is not None:  # else no mask has come yet
-            for objects_there in self.drawing.swap(step):
-                self._ids |= objects_there
-                yield
-            for object_id, frames in self.drawing.no_longer_tracked(step).items():
-                self._thread.forget(object_id, frames)
-            for key, old in given.items():  # one that had been painted is as it was before it was given
-                painted = canvas.frame(key[0]) == key[1]
-                if key not in self.prompts.masks and np.array_equal(painted, old.mask.mask):
-                    self.drawing.edited.add(key)
-        for i in objects - {i for _, i in self._known}:
-            self._take_off_tracker(i)
-            if i != self._current and not self.records[i].present.any():
-                self._ids.discard(i)
+            return False
+        self._told.clear()
+        self._looking.finish()
+        return True
 
     # Where the viewer is
 
@@ -829,7 +605,7 @@ class Session(QObject):
 
     def _on_dims(self, _: Any = None) -> None:
         if not self._position.moving:
-            self._following = False
+            self.passes.follow_no_more()
         self._rest_timer.start()
         self.state_changed.emit()
 
@@ -854,6 +630,7 @@ class Session(QObject):
             raise UsageError("The frame axis cannot be changed while tracking; press Stop first.")
         place = self._position.place()
         self._change_stack(stack_of(self.image, axis, place))
+        leave_frame_axis(self.image, axis)
 
     def _on_placed(self, _: Any = None) -> None:
         """Let our own layers follow the image, whose scale may be set only after the first clicks."""
@@ -864,13 +641,12 @@ class Session(QObject):
     def _on_image_data(self, _: Any = None) -> None:
         """See the image's new pixels; where it has another shape, nothing here fits it any more."""
         if tuple(self.image.data.shape) == self._shape:
-            if self.tracking:
-                self._on_ended(PassEnd(0, 0, 0.0, stopped=True))
+            self.passes.end(PassEnd(0, 0, 0.0, stopped=True))
             self._open(MaskUse.FILL)
             return
         self.lost_prompts = True  # they are not of what the image shows now
         self._work.stop()
-        self._sync_timer.stop()
+        self.asking.stop()
         try:
             self.close()
         finally:
@@ -911,7 +687,7 @@ class Session(QObject):
         self.finish()
         self.leaving.emit()
         self.stack = stack
-        self.drawing.change_stack(stack, self._state)
+        self.drawing.change_stack(stack, self.asking.state)
         self.prompts.change_stack(stack)
         self._open(MaskUse.FILL)
         self.arrived.emit()
@@ -920,7 +696,7 @@ class Session(QObject):
 
     def set_choice(self, choice: TrackerChoice) -> None:
         """Track with another model or other settings; what was tracked stays as it is."""
-        if choice == self.choice and (self.model is not None or self.loading):
+        if choice == self.choice and self._thread.has_tracker:
             return
         if self.tracking:
             raise UsageError("The model cannot be changed while tracking; press Stop first.")
@@ -934,13 +710,10 @@ class Session(QObject):
         Those that were tracked stay.
         """
         self._work.finish()
-        self.model, self.loading = None, True
         self._told.clear()
-        self._known = {}
-        self.drawing.on_tracker.clear()
         self._limits = layer_limits(self.image)
         self._thread.open(self.choice, self.stack.open)
-        self._sync_guarded(how)
+        self.asking.begin_anew(how)
         self.state_changed.emit()
 
     def _start_thread(self) -> TrackerThread:
@@ -948,25 +721,42 @@ class Session(QObject):
         thread.ready.connect(self._on_ready)
         thread.downloading.connect(self.downloading)
         thread.answered.connect(self._on_answered)
-        thread.tracked.connect(self._on_tracked)
-        thread.ended.connect(self._on_ended)
         thread.failed.connect(self._on_failed)
         thread.unanswered.connect(self._on_unanswered)
         return thread
 
+    def _start_asking(self) -> Asking:
+        asking = Asking(self.viewer, self.stack, self.drawing, self.objects, self._thread)
+        asking.reading.connect(self._warn_of_units)
+        asking.said.connect(self._on_said)
+        asking.changed.connect(self.changed)
+        asking.failed.connect(self.failed)
+        return asking
+
+    def _start_passes(self) -> Passes:
+        passes = Passes(self.asking, self.drawing, self._thread, self.go_to, self._tell)
+        passes.progressed.connect(self.progressed)
+        passes.ended.connect(self._on_ended)
+        return passes
+
+    @property
+    def model(self) -> Model | None:
+        """What is tracked with; None while there is none."""
+        return self._thread.model
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded, or downloaded."""
+        return self._thread.loading
+
     def _on_ready(self, model: Model) -> None:
-        self.model, self.loading = model, False
         self.loaded.emit(model)
         self._rest_timer.start()
         self.state_changed.emit()
 
     def _on_failed(self, error: Exception) -> None:
-        self.loading = False
         self._tell(sentence(error))
         self.state_changed.emit()
-
-    def _on_unanswered(self, frame: int, object_id: int, step: int | None) -> None:
-        self.drawing.wait_no_more((frame, object_id), step)
 
     def _tell(self, message: str) -> None:
         """Tell the user something, once for each thing that the user does."""
@@ -974,19 +764,11 @@ class Session(QObject):
             self._told.add(message)
             self.failed.emit(message)
 
-    def _complain(self, problems: Sequence[str]) -> None:
-        """Tell what is wrong with the prompts, once for as long as it stays so."""
-        new = [problem for problem in problems if problem not in self._complaints]
-        self._complaints = set(problems)
-        if new:
-            more = f" {len(new) - 1} more cannot be used either." if len(new) > 1 else ""
-            self.failed.emit(new[0] + more)
-
     @property
     def is_busy(self) -> bool:
         """Whether anything is still under way."""
         working = self._work.is_busy or self._looking.is_busy
-        return self._sync_timer.isActive() or working or self._thread.is_busy
+        return self.asking.is_due or working or self._thread.is_busy
 
     @property
     def is_changing_frames(self) -> bool:
@@ -1021,12 +803,12 @@ class Session(QObject):
             self._close()
 
     def _close(self) -> None:
-        self._leave()
+        if self.labels is not None:
+            leave(self.labels, self.objects, self.drawing, self.prompts)
         self._closed = True
-        self.tracking = False
+        self.passes.tracking = False
         self._thread.close()
-        for timer in (self._sync_timer, self._rest_timer):
-            timer.stop()
+        self._rest_timer.stop()
         with suppress(ValueError, TypeError, RuntimeError):
             self.viewer.layers.events.removed.disconnect(self._on_removed)
             self.viewer.dims.events.point.disconnect(self._on_dims)
@@ -1034,33 +816,8 @@ class Session(QObject):
             self.image.events.data.disconnect(self._on_image_data)
             for name in _PLACES:
                 getattr(self.image.events, name).disconnect(self._on_placed)
-        if self._clicks is not None:
-            self._clicks.close()
-        self.prompts.drop_points()
-        self.prompts.drop_boxes()
+        self.asking.close()
         self._drop_labels()
-
-    def _leave(self) -> None:
-        """Leave what no layer holds with our own labels, for the next session on the same video."""
-        if self.labels is not None:
-            drawing = self.drawing
-            left = Left(
-                self.names, drawing.records_by_plane, drawing.edited_by_plane, self.prompts.masks_by_plane
-            )
-            leave(self.labels, left)
-
-    def _take_up_left(self, labels: Labels) -> None:
-        left = take_up(labels)
-        if left is None:
-            return
-        self.names.update(left.names)
-        shape = self.stack.layer_shape
-        lengths = {plane: 1 if plane[0] is None else shape[plane[0]] for plane in left.records}
-        if all(records.n_frames == lengths[plane] for plane, records in left.records.items()):
-            self.prompts.masks_by_plane = left.masks
-            self.drawing.take_up(left.records, left.edited)
-            for records in left.records.values():
-                self._ids |= {i for i in records.object_ids if records[i].present.any()}
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread of a closed session to end."""

@@ -16,6 +16,8 @@ from superqt import QElidingLabel
 
 from napari_surgsam2.errors import UsageError
 
+from .doubt import MARK
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import Event, MouseEvent
@@ -45,8 +47,9 @@ _CONTRAST = 2.2  # of a curve and what is behind it
 class ConfidenceTimeline(QWidget):
     """One thin curve of confidence for each object, the current frame, and which memories it looked at.
 
-    Prompted frames carry a triangle at the bottom, frames without a mask a dotted line. It shows what it is
-    told and asks by a signal; it knows neither tracker nor layers.
+    Prompted frames carry a triangle at the bottom, an empty one where they guide no other frame; frames
+    without a mask have a dotted line. It shows what it is told and asks by a signal; it knows neither tracker
+    nor layers.
 
     Parameters
     ----------
@@ -70,6 +73,7 @@ class ConfidenceTimeline(QWidget):
         self._memory: tuple[tuple[int, ...], ...] = ((), (), ())
         self._background, self._foreground = "#262930", "#f0f1f2"
         self._dragged_to: int | None = None
+        self._any_doubted = False
         # what is under the curves, and what is under the current frame's line, as pixels
         self._under_curves: Any = None
         self._under_cursor: Any = None
@@ -128,6 +132,7 @@ class ConfidenceTimeline(QWidget):
         confidence: npt.NDArray[np.float32],
         prompted: Sequence[int],
         absent: npt.NDArray[np.bool_] | None = None,
+        doubted: Iterable[int] = (),
     ) -> None:
         """Show an object, or what is new of it; cheap enough for every tracked frame.
 
@@ -143,6 +148,8 @@ class ConfidenceTimeline(QWidget):
             Frames with prompts.
         absent : array, shape (T,), bool, optional
             Frames in which it has no mask.
+        doubted : iterable of int, optional
+            Those of the prompted frames that guide no other frame.
         """
         for name, array in (("confidence", confidence), ("absent", absent)):
             if array is not None and array.shape != (self._n_frames,):
@@ -157,8 +164,10 @@ class ConfidenceTimeline(QWidget):
         curve.confidence = np.array(confidence, dtype=np.float32)
         curve.absent = None if absent is None else np.array(absent, dtype=bool)
         curve.prompted = tuple(prompted)
+        curve.doubted = frozenset(doubted)
         curve.columns = 0
         self._paint_curve(curve)
+        self._note_doubted()
         self._redraw_curves()
 
     def remove_object(self, object_id: int) -> None:
@@ -166,6 +175,7 @@ class ConfidenceTimeline(QWidget):
         curve = self._curves.pop(object_id, None)
         if curve is not None:
             curve.remove()
+            self._note_doubted()
             self._redraw_curves()
 
     def clear(self) -> None:
@@ -173,8 +183,16 @@ class ConfidenceTimeline(QWidget):
         for curve in self._curves.values():
             curve.remove()
         self._curves.clear()
+        self._note_doubted()
         self.set_memory((), (), ())
         self._redraw_all()
+
+    def _note_doubted(self) -> None:
+        """Explain empty triangles as long as there are any."""
+        doubted = any(curve.doubted for curve in self._curves.values())
+        if doubted != self._any_doubted:
+            self._any_doubted = doubted
+            self._write_header()
 
     def set_current(self, frame: int) -> None:
         """Move the line of the current frame; emits nothing."""
@@ -261,7 +279,7 @@ class ConfidenceTimeline(QWidget):
             [],
             s=(_TRIANGLE * 72 / _DPI * 1.2) ** 2,
             marker="^",
-            linewidths=0,
+            linewidths=0.8,
             clip_on=False,
             transform=self._plot.get_xaxis_transform(),
             animated=True,
@@ -356,14 +374,16 @@ class ConfidenceTimeline(QWidget):
     def _place_triangles(self) -> None:
         """Put one for each object and prompted frame, those of a frame upon one another."""
         height = _TRIANGLE * self.canvas.device_pixel_ratio / self._plot.bbox.height
-        places, colors, used = [], [], Counter[int]()
+        places, fills, edges, used = [], [], [], Counter[int]()
         for curve in self._shown():
             for frame in self._inside(curve.prompted):
                 places.append((frame, (used[frame] + 0.5) * height))
-                colors.append(curve.lines[0].get_color())
+                edges.append(curve.lines[0].get_color())
+                fills.append("none" if frame in curve.doubted else edges[-1])
                 used[frame] += 1
         self._triangles.set_offsets(np.array(places, dtype=float).reshape(-1, 2))
-        self._triangles.set_facecolors(colors)  # type: ignore[attr-defined]
+        self._triangles.set_facecolors(fills)  # type: ignore[attr-defined]
+        self._triangles.set_edgecolors(edges)  # type: ignore[attr-defined]
 
     def _paint_curve(self, curve: _Curve) -> None:
         color = readable_color(curve.color, self._background, self._foreground)
@@ -374,7 +394,8 @@ class ConfidenceTimeline(QWidget):
         """Say what the marks mean, and which memories they are; the former only where there is room."""
         kinds = zip(("◆ conditioning", "● kept", "✕ pruned"), self._memory, strict=True)
         memory = "memory:   " + "   ".join(f"{kind} {_listed(frames)}".rstrip() for kind, frames in kinds)
-        marks = "▲ prompted   ··· absent"
+        doubted = f"   {MARK} guides no other frame" if self._any_doubted else ""
+        marks = f"▲ prompted{doubted}   ··· absent"
         if self._threshold is not None:
             marks += f"   – – doubtful below {self._threshold:g}"
         both = f"{marks}   │   {memory}"
@@ -445,6 +466,7 @@ class _Curve:
         self.confidence: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self.absent: npt.NDArray[np.bool_] | None = None
         self.prompted: tuple[int, ...] = ()
+        self.doubted: frozenset[int] = frozenset()
         self.columns = 0  # pixel columns that the lines are made for; 0 if they are not made
         self.lines: list[Line2D] = [
             axes.plot([], [], linewidth=1.1, marker="o", markersize=2.5, animated=True)[0],

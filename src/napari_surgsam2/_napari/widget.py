@@ -20,6 +20,7 @@ from napari_surgsam2.prompts import Prompt
 
 from . import autosaves, choosing, saving
 from .controls import Controls
+from .doubt import said_of_doubt
 from .keeping import Keeper
 from .object_table import ObjectRow
 from .position import Position
@@ -284,7 +285,8 @@ class SurgSam2Widget(QWidget):
         image : napari.layers.Image
             The video.
         frame_axis : int, optional
-            The axis that is followed; the likeliest if left out.
+            The axis that is followed; if left out, what an earlier session on it was told, or else the
+            likeliest.
         """
         self.end()
         try:
@@ -389,7 +391,7 @@ class SurgSam2Widget(QWidget):
 
     def _set_options(self, _: Any = None) -> None:
         if self.session is not None:
-            self.session.follow = self.controls.follow.value
+            self.session.passes.follow = self.controls.follow.value
             self.session.drawing.preserve = self.controls.preserve.value
             self.session.drawing.painted_counts = self.controls.painted_counts.value
 
@@ -501,6 +503,10 @@ class SurgSam2Widget(QWidget):
             return "Loading the model..."
         if session.model is None:
             return "There is no model; choose one that can be loaded."
+        frame, current = session.current_frame, session.current_object
+        doubted = [] if session.tracking else session.asking.doubted_objects(frame)
+        if doubted:
+            return said_of_doubt(_name(session, current if current in doubted else doubted[0]), [frame])
         frames, height, width = session.stack.shape
         return f"{frames} frames of {width} × {height}; {session.model.name} on {session.model.device}"
 
@@ -666,16 +672,21 @@ class SurgSam2Widget(QWidget):
         self.review.close()
 
 
+def _name(session: Session, object_id: int) -> str:
+    return session.names.get(object_id, f"object {object_id}")
+
+
 def _object_row(session: Session, object_id: int) -> ObjectRow:
     record = session.records[object_id]
-    red, green, blue, alpha = session.color(object_id).tolist()
+    red, green, blue, alpha = session.drawing.color(object_id).tolist()
     return ObjectRow(
         object_id,
         (red, green, blue, alpha),
-        session.names.get(object_id, f"object {object_id}"),
-        session.prompt_count(object_id),
+        _name(session, object_id),
+        session.asking.prompt_count(object_id),
         int(record.present.sum()),
         record.mean_confidence,
+        tuple(session.asking.doubted_frames(object_id)),
     )
 
 

@@ -6,7 +6,7 @@ import atexit
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -169,6 +169,13 @@ class TrackerThread(QObject):
     Jobs run in turn. One with a key takes the place of a waiting one with the same key: the newest request
     wins. Changes of prompts are also done between the frames of a pass. Of a tracker that has been replaced
     nothing is heard any more, and after `close` nothing at all.
+
+    Attributes
+    ----------
+    model : Model or None
+        The tracker's; None while there is none.
+    loading : bool
+        Whether a tracker is on its way.
     """
 
     ready = Signal(object)  # the Model
@@ -177,6 +184,7 @@ class TrackerThread(QObject):
     unanswered = Signal(
         int, int, object
     )  # frame, object and step of prompts that no mask came of; failed follows
+    doubted = Signal(object)  # by object id, all its prompted frames that no other frame looks at
     tracked = Signal(object)  # PassFrame; the pass waits where too many have not been dealt with
     ended = Signal(object)  # PassEnd
     failed = Signal(object)  # Exception
@@ -184,6 +192,8 @@ class TrackerThread(QObject):
 
     def __init__(self) -> None:
         super().__init__()
+        self.model: Model | None = None
+        self.loading = False
         self._jobs: OrderedDict[Any, tuple[Callable[[], None], bool, int]] = OrderedDict()
         self._asked_again: set[object] = set()  # keys of jobs that no step of the user's waits for
         self._changed = threading.Condition()
@@ -194,6 +204,8 @@ class TrackerThread(QObject):
         self._at_work = 0  # number of the tracker that the thread's job is for
         self._room = threading.Semaphore(_FRAMES_AHEAD)
         self._sent.connect(self._deliver)
+        self.ready.connect(self._on_ready)
+        self.failed.connect(self._on_failed)
         self._tracker: Tracker | None = None
         self._video: Video | None = None
         self._thread = threading.Thread(target=self._run, name="napari-surgsam2 tracker", daemon=True)
@@ -204,6 +216,7 @@ class TrackerThread(QObject):
     def open(self, choice: TrackerChoice, open_video: Callable[[], Video]) -> None:
         """Make a tracker in place of the one before; `ready` follows, or `failed`."""
         self.stop()
+        self.model, self.loading = None, True
         self._stop = stop = threading.Event()
         with self._changed:
             self._jobs.clear()
@@ -284,6 +297,17 @@ class TrackerThread(QObject):
         """Whether a job is under way or waiting."""
         with self._changed:
             return self._working or bool(self._jobs)
+
+    @property
+    def has_tracker(self) -> bool:
+        """Whether there is a tracker, or one is on its way."""
+        return self.model is not None or self.loading
+
+    def _on_ready(self, model: Model) -> None:
+        self.model, self.loading = model, False
+
+    def _on_failed(self, _: Exception) -> None:
+        self.loading = False
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread to end."""
@@ -394,7 +418,14 @@ class TrackerThread(QObject):
         except BaseException:
             self._send("unanswered", frame, object_id, step)
             raise
+        self._send_doubted([object_id])
         self._send("answered", PromptAnswer(object_id, FrameAnswer.of(result), masks, step))
+
+    def _send_doubted(self, objects: Iterable[int]) -> None:
+        """Tell of some objects which of their prompted frames no other frame looks at."""
+        tracker = self._need_tracker()
+        there = tracker.object_ids
+        self._send("doubted", {i: tracker.doubted_frames(i) if i in there else () for i in objects})
 
     def _forget(self, object_id: int, frames: Sequence[int]) -> None:
         tracker = self._need_tracker()
@@ -436,6 +467,8 @@ class TrackerThread(QObject):
             stopped = True
         except Exception as failure:  # told with the end of the pass
             error = failure
+        if self._tracker is not None:  # masks of prompted frames may have been made on the way
+            self._send_doubted(self._tracker.object_ids)
         self._send("ended", PassEnd(done, total, time.monotonic() - began, stopped, error))
 
     def _hand_over(self, frame: PassFrame) -> None:
