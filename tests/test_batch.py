@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import logging
 import os
 import pickle
 import re
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,15 @@ import tifffile
 
 import napari_surgsam2 as ns
 from napari_surgsam2 import checkpoints, pipeline
-from napari_surgsam2.batch import Job, JobError, JobEvent, load_jobs, run_batch, worker
+from napari_surgsam2.batch import (
+    Job,
+    JobError,
+    JobEvent,
+    ReportNotWrittenError,
+    load_jobs,
+    run_batch,
+    worker,
+)
 from napari_surgsam2.batch.cluster import ClusterError, plan_workers
 from napari_surgsam2.batch.dispatch import Run
 from napari_surgsam2.batch.jobs import named_apart
@@ -198,6 +211,45 @@ class TestTables:
         path = table(archive, "video,prompts", "clip.v2.tif,points.csv")
         (job,) = load_jobs(path, output_dir=archive / "out", output_format="davis")
         assert job.target == archive / "out" / "clip.v2_masks"
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("../other", "has '/' in it"),
+            ("/tmp/other", "has '/' in it"),
+            ("a\\b", "has '\\\\' in it"),
+            ("left: 1", "has ':' in it"),
+            ("..", "begins with a dot"),
+            ("con.1", "Windows keeps for a device"),
+        ],
+    )
+    def test_a_name_that_the_output_cannot_be_called_by(self, archive: Path, name: str, says: str) -> None:
+        path = table(archive, "name,video,prompts,output", f"{name},clip0.tif,points.csv,")
+        with pytest.raises(UsageError, match=re.escape(says)) as caught:
+            load_jobs(path, output_dir=archive / "out")
+        assert f"'{path}', row 2, column 'name'" in str(caught.value)
+        assert "name the output" in str(caught.value)
+
+        table(archive, "name,video,prompts,output", f"{name},clip0.tif,points.csv,a.tif")
+        assert load_jobs(path)[0].name == name  # then it is only what messages call it
+
+    def test_a_name_that_only_looks_like_a_device(self, archive: Path) -> None:
+        path = table(archive, "name,video,prompts", "con,clip0.tif,points.csv")
+        assert load_jobs(path, output_dir=archive / "out")[0].target.name == "con_masks.tif"
+
+    @pytest.mark.parametrize(
+        ("first", "second", "says"),
+        [
+            ("scan", "scan", "row 2 too"),
+            ("scan", "SCAN", "only in upper and lower case"),
+            ("caf\u00e9", "cafe\u0301", "only in upper and lower case"),
+        ],
+    )
+    def test_names_that_lead_to_one_file(self, archive: Path, first: str, second: str, says: str) -> None:
+        rows = f"{first},clip0.tif,points.csv", f"{second},clip1.tif,points.csv"
+        path = table(archive, "name,video,prompts", *rows)
+        with pytest.raises(UsageError, match=says):
+            load_jobs(path, output_dir=archive / "out")
 
     def test_a_format_that_would_do_nothing(self, archive: Path) -> None:
         path = table(archive, "video,prompts,output", "clip0.tif,points.csv,a.tif")
@@ -577,6 +629,22 @@ class TestRunning:
         with pytest.raises(KeyboardInterrupt):
             run_batch(jobs_of(archive, 1), client, device="cpu", report=archive / "r", on_event=interrupt)
 
+    def test_a_report_that_cannot_be_written_at_the_end_is_told_with_the_results(
+        self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OutputError("No space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ReportFolder, "write", full)
+            with pytest.raises(ReportNotWrittenError, match=r"No space left.*--resume") as caught:
+                run_batch(jobs_of(archive, 1), client, device="cpu", report=archive / "r")
+        assert caught.value.report.counts == {"done": 1}
+        assert pickle.loads(pickle.dumps(caught.value)).report == caught.value.report
+
+        run_batch(jobs_of(archive, 1), client, device="cpu", resume=True, report=archive / "r")
+        assert entries_of(archive / "r")[0]["status"] == "skipped"
+
     def test_a_report_is_not_written_over_something_else(self, archive: Path, client) -> None:
         (archive / "report").mkdir()
         (archive / "report" / "report.json").write_text('{"mine": 1}')
@@ -609,6 +677,148 @@ class TestRunning:
         (result,) = run.report().results
         assert result.status == "failed"
         assert "lost in each of 2 attempts" in result.reason
+
+
+def scheduler_at(port: int, workers: int = 1):
+    """Start a scheduler with workers, all in this process, that is reached over the network."""
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        processes=False,
+        n_workers=workers,
+        threads_per_worker=1,
+        protocol="tcp://",
+        scheduler_port=port,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+class TestLostConnection:
+    """Of a scheduler or its network, in the middle of a batch."""
+
+    @pytest.fixture(autouse=True)
+    def quick_and_quiet(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Try often, and leave out what dask logs."""
+        monkeypatch.setattr("napari_surgsam2.batch.dispatch._SECONDS_BETWEEN_TRIES", 0.05)
+        monkeypatch.setattr("napari_surgsam2.batch.connection._SECONDS_TO_TRY", 0.5)
+        logging.disable(logging.CRITICAL)
+        yield
+        logging.disable(logging.NOTSET)
+
+    @pytest.fixture
+    def at_once(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+        """Return for each output how many attempts were under way whenever one began."""
+        real, now, seen = pipeline.run_job, collections.Counter(), collections.defaultdict(list)
+
+        def counted(track_job, reporting):
+            output = str(track_job.output)
+            now[output] += 1
+            seen[output].append(now[output])
+            try:
+                return real(track_job, reporting)
+            finally:
+                now[output] -= 1
+
+        monkeypatch.setattr(pipeline, "run_job", counted)
+        return seen
+
+    def long_jobs(self, archive: Path) -> list[Job]:
+        tifffile.imwrite(archive / "clip0.tif", moving_blobs(60, 64, 64), photometric="rgb")
+        return jobs_of(archive, 3)
+
+    def check(self, report: BatchReport, jobs: list[Job], at_once: dict[str, list[int]]) -> None:
+        """Make sure that all is done, by no two at once, and exactly as without a loss."""
+        assert report.counts == {"done": 3}, report.results
+        assert {most for counts in at_once.values() for most in counts} == {1}
+        for job in jobs:
+            alone = ns.track(job.video, job.prompts, model=job.model, device="cpu")
+            np.testing.assert_array_equal(tifffile.imread(job.output), alone)
+
+    def test_jobs_go_on_when_it_is_back_and_none_runs_twice(self, archive: Path, at_once) -> None:
+        from distributed import Client
+
+        jobs, seen = self.long_jobs(archive), []
+        with scheduler_at(0, workers=2) as cluster, Client(cluster.scheduler_address) as client:
+
+            def lose(event: JobEvent) -> None:
+                if event.index == 0 and event.done and not any("was lost" in e.message for e in seen):
+                    client.loop.add_callback(client.scheduler_comm.comm.abort)
+                    time.sleep(0.3)
+                seen.append(event)
+
+            report = run_batch(jobs, client, device="cpu", retries=0, on_event=lose)
+
+        self.check(report, jobs, at_once)
+        log = " ".join(report.results[0].log)
+        assert "The connection to the scheduler was lost" in log
+        assert "Going on with what is done" in log
+        assert 0 < report.results[0].frames_tracked < 60
+
+    def test_a_scheduler_that_starts_anew_is_gone_on_with(self, archive: Path, at_once, monkeypatch) -> None:
+        monkeypatch.setattr("napari_surgsam2.batch.cluster._SECONDS_TO_CONNECT", 1)
+        jobs, seen = self.long_jobs(archive), []
+        clusters = [scheduler_at(0)]
+        address = clusters[0].scheduler_address
+        again = threading.Timer(3, lambda: clusters.append(scheduler_at(int(address.rpartition(":")[2]))))
+
+        def end(event: JobEvent) -> None:
+            if event.done and not again.is_alive() and len(clusters) == 1:
+                clusters[0].close()
+                again.start()  # the client has given up by then
+            seen.append(event)
+
+        try:
+            report = run_batch(jobs, address, device="cpu", retries=0, on_event=end)
+        finally:
+            again.join()
+            clusters[-1].close()
+
+        self.check(report, jobs, at_once)
+
+    def test_one_that_does_not_come_back_is_given_up_with_a_reason(
+        self, archive: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("napari_surgsam2.batch.cluster._SECONDS_TO_CONNECT", 1)
+        monkeypatch.setattr("napari_surgsam2.batch.dispatch._SECONDS_WITHOUT_SCHEDULER", 2)
+        jobs, cluster = self.long_jobs(archive), scheduler_at(0)
+        address = cluster.scheduler_address
+
+        def end(event: JobEvent) -> None:
+            if event.done:
+                cluster.close()
+
+        report = run_batch(jobs, address, device="cpu", report=archive / "report", on_event=end)
+
+        assert report.counts == {"failed": 3}
+        for result in report.failed:
+            assert re.search(rf"scheduler at {address} was lost.*is kept.*--resume", result.reason)
+        assert entries_of(archive / "report")[0]["status"] == "failed"
+        with scheduler_at(0) as cluster:
+            report = run_batch(jobs, cluster.scheduler_address, device="cpu", resume=True)
+        assert report.counts == {"done": 3}
+        assert 0 < report.results[0].frames_tracked < 60
+
+    def test_a_batch_without_a_scheduler_can_be_stopped(self, archive: Path, monkeypatch) -> None:
+        monkeypatch.setattr("napari_surgsam2.batch.cluster._SECONDS_TO_CONNECT", 1)
+        jobs, cluster, seen = self.long_jobs(archive), scheduler_at(0), []
+
+        def end(event: JobEvent) -> None:
+            seen.append(event)
+            if event.done:
+                cluster.close()
+
+        address, began = cluster.scheduler_address, time.monotonic()
+        report = run_batch(
+            jobs,
+            address,
+            device="cpu",
+            on_event=end,
+            should_stop=lambda: any("was lost" in e.message for e in seen),
+        )
+        assert report.stopped
+        assert report.counts == {"stopped": 3}
+        assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
@@ -649,6 +859,11 @@ def test_names_that_are_no_text_are_reported(tmp_path: Path) -> None:
 def test_an_error_of_a_job_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(JobError("video", "gone")))
     assert (error.column, str(error)) == ("video", "gone")
+
+
+def test_a_name_that_is_no_text(archive: Path) -> None:
+    with pytest.raises(JobError, match="It is 3; it must be a text"):
+        jobs_of(archive, 1, name=3)
 
 
 def test_videos_of_the_same_name_are_told_apart():

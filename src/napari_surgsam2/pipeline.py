@@ -22,6 +22,7 @@ from .masks import (
     AlreadyCompleteError,
     LabelVolume,
     check_preview,
+    forget_preview,
     read_labels,
     refuse_to_replace,
     write_preview,
@@ -265,8 +266,12 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
             made, present, tracked, seconds = _make_labels(
                 dataclasses.replace(job, frames=frames), video, prompts, say
             )
-        except AlreadyCompleteError:
-            if job.output is None or job.preview is None or Path(job.preview).exists():
+        except AlreadyCompleteError as complete:
+            assert job.output is not None, "there is nothing to resume without one"
+            if job.preview is None:
+                forget_preview(job.output)  # that it lacks one does not matter any more
+                raise
+            if not complete.lacks_preview and Path(job.preview).exists():
                 raise
             # All that is missing is the preview.
             made, present, tracked, seconds = Path(job.output).absolute(), {}, 0, 0.0
@@ -282,6 +287,9 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
                 overwrite=job.overwrite,
                 progress=say.drawn,
             )
+            if job.output is not None:
+                with contextlib.suppress(OutputError):  # another process makes the masks anew already
+                    forget_preview(job.output)
         return TrackOutcome(labels, made if saved else None, preview, tracked, seconds, present)
     finally:
         if video is not job.video:
@@ -320,7 +328,7 @@ def _make_labels(
             present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
         finally:
             tracker.close()
-        return volume.finish(), present, tracked, seconds
+        return volume.finish(preview_follows=job.preview is not None), present, tracked, seconds
 
 
 def _fill(

@@ -16,6 +16,8 @@ import pytest
 import tifffile
 
 import napari_surgsam2 as ns
+from napari_surgsam2 import batch
+from napari_surgsam2.batch import BatchReport, JobResult, ReportNotWrittenError
 from napari_surgsam2.checkpoints import Model
 from tests.helpers.clips import moving_blobs
 
@@ -153,6 +155,18 @@ def test_options_that_cannot_be_used(run: Run, archive: Path, options: list, mes
     assert outcome.code == 2
     assert message in outcome.err
     assert not list(archive.glob("*-report"))
+
+
+def test_results_are_told_though_the_report_cannot_be_written(run: Run, archive: Path, monkeypatch) -> None:
+    result = JobResult(name="clip0", output="masks0.tif", status="done")
+
+    def unwritten(*_: object, **__: object) -> None:
+        raise ReportNotWrittenError("No space left", BatchReport((result,), "now", 1.0))
+
+    monkeypatch.setattr(batch, "run_batch", unwritten)
+    outcome = run("batch", "jobs.csv", "--output-dir", "out", "--model", "tiny.safetensors", cwd=archive)
+    assert (outcome.code, "No space left" in outcome.err) == (1, True)
+    assert "masks0.tif" in outcome.out
 
 
 def test_a_table_with_errors_starts_nothing(run: Run, archive: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import tifffile
 import zarr
 from PIL import Image
 
+from napari_surgsam2 import evaluation
+from napari_surgsam2.errors import OutputError
 from napari_surgsam2.evaluation import score_volumes, summarize
 from napari_surgsam2.masks import write_coco, write_davis
 
@@ -222,3 +226,49 @@ def test_a_list_of_videos(run: Run, folders: Path) -> None:
     (folders / "list.txt").write_text("seq_7\n")
     outcome = run("evaluate", "results", "truth", "--video-list", "list.txt", cwd=folders)
     assert "The video 'seq_7' has no folder in 'results'" in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_what_is_scored_is_not_replaced_even_by_force(option: str, run: Run, tmp_path: Path) -> None:
+    for name in ("predicted", "truth"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels(0), photometric="minisblack")
+    before = (tmp_path / "truth.tif").read_bytes()
+    outcome = run("evaluate", "predicted.tif", "truth.tif", option, "truth.tif", "--force", cwd=tmp_path)
+    assert (outcome.code, "in the place of the input" in outcome.err) == (2, True)
+    assert (tmp_path / "truth.tif").read_bytes() == before
+
+
+def test_two_files_of_scores_are_not_one(run: Run, folders: Path) -> None:
+    outcome = run("evaluate", "results", "truth", "--csv", "s", "--json", "s", "--force", cwd=folders)
+    assert (outcome.code, "give each a file of its own" in outcome.err) == (2, True)
+    assert not (folders / "s").exists()
+
+
+def test_scores_that_cannot_be_written_are_printed(
+    run: Run, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("No space left")
+
+    monkeypatch.setattr(evaluation, "write_csv", full)
+    outcome = run("evaluate", "results", "truth", "--csv", "s.csv", cwd=folders)
+    assert (outcome.code, "No space left" in outcome.err) == (1, True)
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["video", "seq_0", "seq_1", "mean"]
+
+
+def test_what_the_system_complains_of_is_no_traceback(
+    run: Run, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = run("evaluate", "x" * 300, "truth", cwd=folders)
+    assert outcome.code == 1
+    assert "File name too long. Check the path" in outcome.err
+
+    def away(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", away)
+    outcome = run("evaluate", "results", "truth", cwd=folders)
+    assert (outcome.code, "Error: Input/output error. Check the path, that its disk" in outcome.err) == (
+        1,
+        True,
+    )

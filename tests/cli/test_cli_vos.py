@@ -19,6 +19,7 @@ import napari_surgsam2 as ns
 from napari_surgsam2.checkpoints.registry import RegistryEntry
 from napari_surgsam2.errors import OutputError
 from napari_surgsam2.evaluation import vos as vos_module
+from napari_surgsam2.evaluation import vos_prompts, vos_record
 from napari_surgsam2.masks import voc_palette, write_davis
 from napari_surgsam2.pipeline import TrackingInterruptedError
 from napari_surgsam2.synthetic import make_clip
@@ -108,7 +109,7 @@ def test_ids_beyond_the_palette_of_the_first_annotation_are_kept(
     vos, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pillow would pack them into as many bits as the palette needs."""
-    monkeypatch.setattr(vos_module, "_palette_of", lambda _: voc_palette()[:2].tobytes())
+    monkeypatch.setattr(vos_prompts, "_palette_of", lambda _: voc_palette()[:2].tobytes())
 
     vos()
 
@@ -140,7 +141,10 @@ def test_force_makes_all_again(vos, data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(("--prompt", "box"), "prompt was 'mask', and is now 'box'"), (("--prune-frames", 0), "settings was")],
+    [
+        (("--prompt", "box"), "prompt (was 'mask', is now 'box')"),
+        (("--prune-frames", 0), "settings.pruning.prune_frames (was 2, is now 0)"),
+    ],
 )
 def test_results_made_differently_are_not_mixed(options, says: str, vos) -> None:
     vos()
@@ -224,7 +228,7 @@ def test_another_checkpoint_of_the_same_name_is_another_model(
     assert vos("--model", model).code == 0
     os.utime(model, (0, 0))
     outcome = vos("--model", model)
-    assert (outcome.code, "made differently: model was" in outcome.err) == (1, True)
+    assert (outcome.code, "made differently: model (was" in outcome.err) == (1, True)
 
 
 def test_a_built_in_model_of_another_version_is_another_model(
@@ -235,8 +239,24 @@ def test_a_built_in_model_of_another_version_is_another_model(
     monkeypatch.setattr(RegistryEntry, "path", property(lambda _: weights))
     run_all(job(model="nano", image_size=64, videos=["a"]))
     weights.write_bytes(b"an upgrade")
-    with pytest.raises(OutputError, match=r"model was 'nano \(SHA-256 "):
+    with pytest.raises(
+        OutputError, match=r"model \(was 'nano \(SHA-256 .*another version of napari-surgsam2"
+    ):
         run_all(job(model="nano", image_size=64))
+
+
+def test_results_of_an_earlier_version_say_that_they_are(vos, data: Path) -> None:
+    """Its records named models without their weights, and knew fewer settings."""
+    vos()
+    path = data / "results" / "vos.json"
+    record = json.loads(path.read_text())
+    record["run"] |= {"model": "nano", "image_size": None}
+    del record["run"]["settings"]["doubt_masks"]
+    path.write_text(json.dumps(record))
+    outcome = vos("--model", "nano")
+    assert outcome.code == 1
+    for said in ("model (was 'nano', is now 'nano (SHA-256", "another version of napari-surgsam2", "--force"):
+        assert said in outcome.err
 
 
 @pytest.mark.parametrize("record", [None, "", "[]", "{", '{"run": {}}'])
@@ -266,7 +286,7 @@ def test_what_cannot_be_begun_leaves_the_results_as_they_were(options, vos, data
 
 def test_complete_results_are_scored_where_nothing_can_be_written(vos, data: Path, monkeypatch) -> None:
     vos()
-    monkeypatch.setattr(vos_module._Record, "_write", lambda _: 1 / 0)
+    monkeypatch.setattr(vos_record.VosRecord, "_write", lambda _: 1 / 0)
     assert vos("--gt-root", "Annotations").code == 0
 
 
@@ -454,25 +474,25 @@ def mask() -> np.ndarray:
 
 
 def test_points_are_in_the_mask_and_the_same_every_time() -> None:
-    kind = vos_module.PromptKind.parse("points:5")
+    kind = vos_prompts.PromptKind.parse("points:5")
     points = kind.of_mask("seq_2", 3, 7, mask())
     assert points == kind.of_mask("seq_2", 3, 7, mask())
     assert points[0] == ns.Point(3, *map(float, ns.prompts.central_position(mask())), 7)
     assert len({(p.y, p.x) for p in points}) == 5
     assert all(mask()[int(p.y), int(p.x)] and p.positive for p in points)
     assert points[1:] != kind.of_mask("seq_5", 3, 7, mask())[1:]
-    assert vos_module.PromptKind.parse("points:1").of_mask("seq_2", 3, 7, mask()) == points[:1]
+    assert vos_prompts.PromptKind.parse("points:1").of_mask("seq_2", 3, 7, mask()) == points[:1]
 
 
 def test_a_mask_with_fewer_pixels_than_points() -> None:
     small = np.zeros((4, 5), bool)
     small[1, 1:3] = True
-    points = vos_module.PromptKind.parse("points:5").of_mask("v", 0, 1, small)
+    points = vos_prompts.PromptKind.parse("points:5").of_mask("v", 0, 1, small)
     assert {(p.y, p.x) for p in points} == {(1, 1), (1, 2)}
 
 
 def test_boxes() -> None:
-    kind = vos_module.PromptKind.parse("box")
+    kind = vos_prompts.PromptKind.parse("box")
     assert kind.of_mask("v", 2, 3, mask()) == [ns.Box(2, 5, 10, 34, 29, 3)]
     pixel = np.zeros((4, 5), bool)
     pixel[2, 3] = True

@@ -41,6 +41,21 @@ def test_the_output_appears_only_when_finished(tmp_path: Path, name: str) -> Non
     np.testing.assert_array_equal(np.asarray(read_labels(output)), EXPECTED)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such names")
+@pytest.mark.parametrize("name", ["well::1.tif", "well::1.zarr", "day::1/masks.zarr"])
+def test_names_that_zarr_would_take_for_addresses(tmp_path: Path, name: str) -> None:
+    """It would look for them in the folder of the name's first half, which may be the user's."""
+    (tmp_path / "well").mkdir()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    for resume in (False, True):
+        with LabelVolume.create(tmp_path / name, SHAPE, 1, resume=resume) as volume:
+            volume[int(resume)] = np.ones(SHAPE[1:], int)
+    with LabelVolume.create(tmp_path / name, SHAPE, 1, resume=True) as volume:
+        volume.finish()
+    assert np.asarray(read_labels(tmp_path / name)).any(axis=(1, 2)).tolist() == [True, True] + [False] * 3
+    assert not list((tmp_path / "well").iterdir())
+
+
 @pytest.mark.parametrize("name", [None, "masks.zarr"])
 def test_reads_back_and_tells_what_is_done(tmp_path: Path, name: str | None) -> None:
     with LabelVolume.create(name and tmp_path / name, SHAPE, 2) as volume:

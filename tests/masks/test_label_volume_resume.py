@@ -84,6 +84,27 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     create(output, resume=True).close()
 
 
+@pytest.mark.parametrize(
+    "change", [{"model": "nano (SHA-256 0123456789abcdef)"}, {"settings": {"prune_frames": 2, "newer": True}}]
+)
+def test_a_run_of_another_version_says_so(tmp_path: Path, change: dict[str, Any]) -> None:
+    """There is no option to give again."""
+    output = tmp_path / "masks.tif"
+    run = {"model": "nano", "settings": {"prune_frames": 2}}
+    interrupt(output, run=run)
+    with pytest.raises(OutputError, match="begun with another version of napari-surgsam2") as caught:
+        create(output, resume=True, run={**run, **change})
+    assert "with --force (overwrite=True), without --resume" in str(caught.value)
+    create(output, overwrite=True, run={**run, **change}).close()
+
+
+def test_long_values_are_shown_where_they_differ(tmp_path: Path) -> None:
+    output, folder = tmp_path / "masks.tif", "/archive/" + "very/" * 20
+    interrupt(output, run={"video": f"{folder}one.mp4"})
+    with pytest.raises(OutputError, match=r"was \.\.\.[a-z/]+/one\.mp4', is now \.\.\.[a-z/]+/two\.mp4'"):
+        create(output, resume=True, run={"video": f"{folder}two.mp4"})
+
+
 def test_an_unfinished_volume_can_be_looked_at(tmp_path: Path) -> None:
     interrupt(tmp_path / "masks.tif")
     assert read_labels(tmp_path / "masks.tif.partial.zarr")[1].max() == 2

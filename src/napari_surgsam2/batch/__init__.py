@@ -5,7 +5,7 @@ Importing this starts neither torch nor dask.
 
 from .dispatch import JobEvent
 from .jobs import Job, JobError
-from .report import BatchReport, JobResult
+from .report import BatchReport, JobResult, ReportNotWrittenError
 from .running import run_batch
 from .tables import load_jobs
 
@@ -15,6 +15,7 @@ __all__ = [
     "JobError",
     "JobEvent",
     "JobResult",
+    "ReportNotWrittenError",
     "load_jobs",
     "run_batch",
 ]

@@ -155,8 +155,9 @@ def local_client(plan: Plan) -> Iterator[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep dask from logging what is told as events: lost workers and what they did."""
-    loggers = [logging.getLogger(f"distributed.{part}") for part in ("scheduler", "nanny", "core", "comm")]
+    """Keep dask from logging what is told as events: lost workers and connections, and what they did."""
+    parts = ("scheduler", "nanny", "core", "comm", "client", "batched")
+    loggers = [logging.getLogger(f"distributed.{part}") for part in parts]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -186,5 +187,5 @@ def connected(address: str) -> Iterator[Any]:
             f"There is no dask scheduler at '{address}' ({error}); give the address that it printed when it "
             "started, such as tcp://10.0.0.5:8786."
         ) from error
-    with client:
+    with _quiet(), client:
         yield client

@@ -21,16 +21,21 @@ from napari_surgsam2.masks._files import is_taken
 from napari_surgsam2.project import Project
 
 from .cluster import Plan, connected, local_client
+from .connection import Connection, ConnectionLostError
 from .identity import job_identity
 from .jobs import Job
 from .report import BatchReport, JobResult, ReportFolder, Status
 
 if TYPE_CHECKING:
-    from .worker import Facts
+    from .worker import Attempt, Facts
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_STOP = 120.0
 _SECONDS_BETWEEN_REPORTS = 2.0
+_SECONDS_WITHOUT_SCHEDULER = 600.0
+_SECONDS_BETWEEN_TRIES = 1.0
+# The connection, without a word of any job in between; so often that it is no accident any more.
+_LOST_IN_A_ROW = 5
 # Lost together with a worker before they had begun; so often that it is no accident any more.
 _LOST_BEFORE_BEGIN = 3
 
@@ -72,6 +77,7 @@ class _State:
     begun: int = 0  # how often; a scheduler may begin again what was sent once
     begun_now: bool = False  # since it was last sent
     lost: int = 0  # how often before it had begun
+    spared: int = 0  # how often it had begun and was let go for no fault of its own
     future: Any = None
     log: list[str] = field(default_factory=list)
     result: JobResult | None = None
@@ -105,7 +111,14 @@ class Run:
         self._began = self._reported = time.monotonic()
         self._started = datetime.now().astimezone().isoformat(timespec="seconds")
         self._stopped = False
-        self._client: Any = None
+        self._connection: Connection
+        self._queued: list[int] = []  # not sent yet; the last one is next
+        # Sent, and let go by a scheduler that was restarted, or to which the connection was lost.
+        self._let_go: set[int] = set()
+        self._lost_at: float | None = None  # when that was found; None while the scheduler can be reached
+        self._is_loss_told = False
+        self._times_lost = 0  # since the last word of a job
+        self._next_try = 0.0
 
     def skip(self, index: int) -> None:
         """Note that a job was complete before; it fails if another run is known to have made it."""
@@ -113,8 +126,8 @@ class Run:
         if made_by and made_by != self._made_by[index]:
             reason = (
                 f"{self._jobs[index].output} is complete, but by the report it was made by another run: "
-                "video, prompts, model or settings differ. Make it again with --force (overwrite=True), or "
-                "move it away."
+                "video, prompts, model, settings or the version of napari-surgsam2 differ. Make it again "
+                "with --force (overwrite=True), or move it away."
             )
             self._end(index, "failed", reason=reason)
             return
@@ -165,26 +178,33 @@ class Run:
         elif isinstance(where, str):
             context = connected(where)
         try:
-            with context as self._client:
+            with context as client:
+                self._connection = Connection(client)
                 prepare()
-                self._client.subscribe_topic(self._token, lambda event: self._news.put(("event", event[1])))
+                self._subscribe()
                 try:
                     self._go(waiting, at_once)
                 finally:
                     self._leave()
+                    self._connection.close()
         except KeyboardInterrupt:
             self._stopped = True
             raise
 
+    def _subscribe(self) -> None:
+        self._connection.subscribe(self._token, lambda event: self._news.put(("event", event[1])))
+
     def _go(self, waiting: list[int], at_once: int) -> None:
         """Send jobs, at most so many at once, and take what comes until all are over."""
-        queued = list(reversed(waiting))
+        self._queued = list(reversed(waiting))
         try:
-            while queued or self._open():
+            while self._queued or self._open() or self._let_go:
                 if self._should_stop():
                     break
-                while queued and len(self._open()) < at_once:
-                    self._send(queued.pop())
+                if self._let_go:
+                    self._regain()
+                while self._queued and len(self._open()) + len(self._let_go) < at_once:
+                    self._send(self._queued.pop())
                 self._take_news()
             else:
                 return
@@ -208,12 +228,91 @@ class Run:
             device=self._device,
             attempt=state.sent,
             sheet=self._folder is not None,
+            is_patient=state.spared > 0,
         )
         state.sent += 1
         state.begun_now = False
         key = f"{self._token}-{index}-{uuid.uuid4().hex[:8]}"
-        state.future = self._client.submit(worker.do, order, key=key, pure=False, priority=-index)
+        try:
+            state.future = self._connection.submit(worker.do, order, key=key, pure=False, priority=-index)
+        except ConnectionLostError:
+            self._let_go_of(index)
+            return
         state.future.add_done_callback(lambda future: self._news.put(("over", index, future)))
+
+    def _let_go_of(self, index: int) -> None:
+        """Note that the scheduler does not know a job any more, or cannot be told of it."""
+        state = self._states[index]
+        state.spared += state.begun_now
+        self._let_go.add(index)
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            self._times_lost += 1
+            self._is_loss_told = False
+
+    def _regain(self) -> None:
+        """Send again what the scheduler has let go of, once it can be reached and no worker is at it."""
+        if not self._is_loss_told:
+            self._is_loss_told = True
+            self._tell_of_those_begun(
+                "The connection to the scheduler was lost, or the scheduler started anew. What is done is "
+                f"kept; trying for {_SECONDS_WITHOUT_SCHEDULER / 60:.0f} minutes to go on."
+            )
+        if self._times_lost > _LOST_IN_A_ROW:
+            self._give_up(f"{self._times_lost} times in a row")
+            return
+        now = time.monotonic()
+        if now < self._next_try:
+            return
+        self._next_try = now + _SECONDS_BETWEEN_TRIES
+        try:
+            free = self._free_jobs() if self._connection.is_up() else None
+        except ConnectionLostError:
+            free = None
+        if free is None:
+            lost_for = 0.0 if self._lost_at is None else now - self._lost_at
+            if lost_for > _SECONDS_WITHOUT_SCHEDULER:
+                self._give_up(f"and could not be made again in {lost_for / 60:.0f} minutes")
+            return
+        self._lost_at = None
+        for index in free:
+            self._let_go.discard(index)
+            self._again(index, "Going on with what is done." if self._states[index].spared else "")
+
+    def _free_jobs(self) -> list[int]:
+        """Return the jobs that were let go and that no worker is at; those that are at one are to end it."""
+        from . import worker
+
+        attempts: dict[Attempt, int] = {
+            (self._token, index, self._states[index].sent - 1): index for index in sorted(self._let_go)
+        }
+        self._subscribe()
+        self._connection.run(worker.cut_off, list(attempts))
+        for answer in self._connection.run(worker.under_way, self._token):
+            for attempt in answer:
+                attempts.pop(attempt, None)
+        return list(attempts.values())
+
+    def _tell_of_those_begun(self, message: str) -> None:
+        """Tell something of the jobs under way that were let go, or else of the first one."""
+        begun = [index for index in sorted(self._let_go) if self._states[index].begun_now]
+        for index in begun or [min(self._let_go)]:
+            self._states[index].log.append(message)
+            self._tell(index, "waiting", message)
+
+    def _give_up(self, how: str) -> None:
+        """End all jobs, for the scheduler was lost."""
+        for index in sorted({*self._let_go, *self._open(), *self._queued}):
+            self._states[index].future = None
+            self._end(
+                index,
+                "failed",
+                reason=f"The connection to the scheduler at {self._connection.address} was lost, {how}. What "
+                "is done is kept; see that the scheduler runs and can be reached, and go on with --resume "
+                "(resume=True).",
+            )
+        self._let_go.clear()
+        self._queued.clear()
 
     def _take_news(self) -> None:
         """Wait a moment for something to happen, and take all that has."""
@@ -230,6 +329,7 @@ class Run:
         """Take what a worker tells of a job."""
         index = message["index"]
         state = self._states[index]
+        self._times_lost = 0
         if state.result is not None:
             return
         is_late = message["attempt"] != state.sent - 1
@@ -261,8 +361,8 @@ class Run:
             if facts is not None:
                 self._on_facts(index, facts)
                 return
-        elif future.status == "cancelled":
-            self._end(index, "failed", reason="The connection to the scheduler was lost.")
+        if future.status == "cancelled":  # perhaps only now, while the facts were fetched
+            self._let_go_of(index)
             return
         self._on_lost(index, future)
 
@@ -282,7 +382,11 @@ class Run:
         if facts.status == "skipped" and max(state.begun, state.sent) > 1:
             # It was complete, and the process lost before it could say so.
             facts.status = "done"
-        if facts.status == "failed" and facts.retry and state.begun <= self._retries:
+        if facts.status == "stopped" and not self._stopped:
+            state.spared += state.begun_now
+            self._again(index, "Its worker was taken away; going on in another.")
+            return
+        if facts.status == "failed" and facts.retry and state.begun - state.spared <= self._retries:
             self._again(index, f"{facts.reason} Trying again.")
             return
         self._end(index, facts.status, facts=facts)  # type: ignore[arg-type]  # one of them
@@ -299,7 +403,7 @@ class Run:
             return
         if not state.begun_now:
             state.lost += 1
-        if state.begun <= self._retries and state.lost <= _LOST_BEFORE_BEGIN:
+        if state.begun - state.spared <= self._retries and state.lost <= _LOST_BEFORE_BEGIN:
             self._again(index, "Its process was lost; going on in another.")
             return
         times = "" if state.begun <= 1 else f" in each of {state.begun} attempts"
@@ -311,8 +415,8 @@ class Run:
         )
 
     def _again(self, index: int, message: str) -> None:
-        state = self._states[index]
-        state.log.append(message)
+        if message:
+            self._states[index].log.append(message)
         self._tell(index, "waiting", message)
         self._send(index)
 
@@ -373,12 +477,14 @@ class Run:
         from . import worker
 
         self._stopped = True
-        self._client.run(worker.stop, self._token, on_error="ignore")
+        with contextlib.suppress(ConnectionLostError):  # then there is nobody to be stopped from here
+            self._connection.run(worker.stop, self._token)
         for index in self._open():
             state = self._states[index]
             if not state.begun_now:
                 future, state.future = state.future, None
-                future.cancel()
+                with contextlib.suppress(Exception):  # it is gone with the connection
+                    future.cancel()
         until = time.monotonic() + _SECONDS_TO_STOP
         self._retries = -1  # what is lost now is not begun again
         while self._open() and time.monotonic() < until:
@@ -390,12 +496,12 @@ class Run:
 
         with contextlib.suppress(Exception):  # a scheduler that is gone has nothing to be tidied up
             if self._open():  # an error, or Ctrl+C again
-                self._client.run(worker.stop, self._token, on_error="ignore")
+                self._connection.run(worker.stop, self._token)
                 for index in self._open():
                     self._states[index].future.cancel()
             else:
-                self._client.run(worker.forget_model, on_error="ignore")
-            self._client.unsubscribe_topic(self._token)
+                self._connection.run(worker.forget_model)
+            self._connection.unsubscribe(self._token)
 
     def _download(self, waiting: list[int]) -> None:
         """Download models before several workers would do so at once."""

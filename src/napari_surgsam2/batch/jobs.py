@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +122,8 @@ class Job:
             raise JobError(
                 "direction", f"It is {self.direction!r}; it must be 'forward', 'backward' or 'both'."
             )
+        if not isinstance(self.name, str):
+            raise JobError("name", f"It is {self.name!r:.60}; it must be a text.")
         if not self.name:
             self._set("name", stem(self.video or self.project))
 
@@ -227,6 +230,7 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
         except JobError as error:
             errors.append(f"{where(index)}, column '{error.column}': {error}")
     first: dict[str, int] = {}
+    alike: dict[str, int] = {}
     inputs = {
         _place(path): index
         for index, job in enumerate(jobs)
@@ -244,11 +248,17 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
                 f"{where(index)}, column 'output': '{job.output}' is in the place of the output of "
                 f"{where(around)}; choose another."
             )
-        other = first.setdefault(place, index)
+        other, twin = first.setdefault(place, index), alike.setdefault(_in_any_case(place), index)
         if other != index:
             errors.append(
                 f"{where(index)}, column 'output': '{job.output}' is the output of {where(other)} too; each "
                 "job needs its own."
+            )
+        elif twin != index:
+            errors.append(
+                f"{where(index)}, column 'output': '{job.output}' differs from the output of {where(twin)} "
+                "only in upper and lower case, or how accents are written, which is one file on many disks; "
+                "choose another."
             )
         elif inputs.get(place, index) != index:
             errors.append(
@@ -348,3 +358,8 @@ def stem(path: Any) -> str:
 
 def _place(path: Path) -> str:
     return os.path.normcase(path.resolve())
+
+
+def _in_any_case(place: str) -> str:
+    """Return what is the same for all names that a disk may take for one: macOS also composes accents."""
+    return unicodedata.normalize("NFC", place).lower()

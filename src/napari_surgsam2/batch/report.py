@@ -175,6 +175,23 @@ class BatchReport:
         }
 
 
+class ReportNotWrittenError(OutputError):
+    """A batch is over, and its report could not be written.
+
+    Attributes
+    ----------
+    report : BatchReport
+        What would be in it.
+    """
+
+    def __init__(self, message: str, report: BatchReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.report)
+
+
 class ReportFolder:
     """A folder with `report.json`, `report.html`, and the contact sheets of these.
 

@@ -15,7 +15,7 @@ from napari_surgsam2.masks._partial import mark_outdated, partial_folder, unmark
 from .cluster import plan_workers, require_distributed
 from .dispatch import JobEvent, Run
 from .jobs import Job, check_jobs, named_apart
-from .report import BatchReport, ReportFolder
+from .report import BatchReport, ReportFolder, ReportNotWrittenError
 from .tables import load_jobs
 
 _NAMES_SHOWN = 5
@@ -78,7 +78,7 @@ def run_batch(
         If a job cannot be done, or an argument has a value that cannot be used.
     OutputError
         If there are outputs already, and neither `resume` nor `overwrite` is given; or the report cannot be
-        written.
+        written. If that is found at the end, it is a `ReportNotWrittenError`, which has the results.
     ClusterError
         If there are no workers to be had.
 
@@ -129,7 +129,14 @@ def run_batch(
         with contextlib.suppress(OutputError):  # what ended the batch is told, not what follows from it
             run.write_report()
         raise
-    run.write_report()
+    try:
+        run.write_report()
+    except OutputError as error:
+        raise ReportNotWrittenError(
+            f"The batch is over, but its report is not written: {error} With the same command and --resume "
+            "(resume=True) it is written then; no video that is done is done again.",
+            run.report(),
+        ) from error
     return run.report()
 
 

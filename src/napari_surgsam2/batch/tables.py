@@ -23,6 +23,10 @@ from .jobs import Job, JobError, check_jobs, checked_image_size, checked_model, 
 # By the name that the command line gives it, what is put behind the name of a video.
 OUTPUT_ENDINGS = {"tif": "_masks.tif", "zarr": "_masks.zarr", "davis": "_masks", "coco": "_masks.json"}
 _PATHS = ("video", "prompts", "project", "output")
+# What no file may be called on some system: tables and their outputs are moved from one to another.
+_NOT_IN_FILE_NAMES = '<>:"/\\|?*'
+_PORTS = [f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)]
+_RESERVED_NAMES = {"con", "prn", "aux", "nul", *_PORTS}
 
 
 def load_jobs(
@@ -109,6 +113,12 @@ class _Places:
         if not self.is_given and project is None:
             raise JobError("output", "It is missing; name it, or give a folder for all (--output-dir).")
         folder = self.outputs if self.is_given or project is None else Path(project).parent
+        if f"{name}{self._ending}".partition(".")[0].rstrip().lower() in _RESERVED_NAMES:
+            raise JobError(
+                "name",
+                f"It is '{name}', and the output would be '{name}{self._ending}', which Windows keeps for a "
+                "device; choose another name, or name the output.",
+            )
         # A folder whose name has a dot is told from a file by the separator behind it.
         is_folder = not Path(self._ending).suffix
         return str(folder / f"{name}{self._ending}") + (os.sep if is_folder and "." in name else "")
@@ -211,9 +221,24 @@ def _job(row: Mapping[str, Any], places: _Places) -> Job:
             raise JobError("frames", f"They are '{values['frames']}'; they must be A:B, such as 0:100.")
         values["frames"] = (_number("frames", first or "0"), _number("frames", last) if last else None)
     if "output" not in values:
-        name = values.get("name") or stem(values.get("project") or values.get("video"))
+        if name := values.get("name", ""):
+            _check_file_name(name)
+        else:
+            name = stem(values.get("project") or values.get("video"))
         values["output"] = places.output(name, values.get("project"))
     return Job(**values)
+
+
+def _check_file_name(name: str) -> None:
+    """Raise JobError if a job's name cannot be part of the name of its output."""
+    wrong = [c for c in name if c in _NOT_IN_FILE_NAMES or not c.isprintable()]
+    if wrong or name.startswith("."):
+        fault = f"has {wrong[0]!r} in it" if wrong else "begins with a dot"
+        raise JobError(
+            "name",
+            f"It is {name!r:.60}, which {fault}, and the output is to be called by it; leave out "
+            f"{' '.join(_NOT_IN_FILE_NAMES)} and a dot at the start, or name the output.",
+        )
 
 
 def _read_settings(value: Any, places: _Places) -> TrackingSettings:

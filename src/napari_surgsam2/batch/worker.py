@@ -10,11 +10,11 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -40,15 +40,21 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_EVENTS = 0.5
 _SECONDS_FOR_LOCK = 30.0
+_SECONDS_FOR_LOCK_OF_LOST = 300.0
 _ON_SHEET = 6  # frames
 _SHEET_FRAME_WIDTH = 180
 _SHEET_COLORS = 192
 # What would go wrong in the same way again.
 _FINAL = (UsageError, VideoError, CheckpointError)
 
+# A job that was sent: the token of its batch, its index, and how often it was sent before.
+Attempt: TypeAlias = tuple[str, int, int]
+
 # A worker with several threads would need the memory of several videos.
 _one_job = threading.Lock()
 _stopped: set[str] = set()  # batches that were asked to stop, by their token
+_cut_off: set[Attempt] = set()  # attempts that nobody waits for any more
+_under_way: set[Attempt] = set()
 _models: dict[tuple[Any, ...], Model] = {}  # at most one, by what it was loaded from
 
 
@@ -70,6 +76,9 @@ class Order:
         How often the job was sent before; its events say it, since they may be later than its end.
     sheet : bool
         Whether a contact sheet is wanted.
+    is_patient : bool
+        Whether an earlier attempt may still be at it in a worker that was lost sight of; its output is waited
+        for longer then.
     """
 
     token: str
@@ -78,6 +87,12 @@ class Order:
     device: str = "auto"
     attempt: int = 0
     sheet: bool = False
+    is_patient: bool = False
+
+    @property
+    def key(self) -> Attempt:
+        """What tells it from all others."""
+        return self.token, self.index, self.attempt
 
 
 @dataclass
@@ -139,6 +154,16 @@ def stop(token: str) -> None:
     _stopped.add(token)
 
 
+def cut_off(attempts: Iterable[Attempt]) -> None:
+    """Let attempts end after the frame under way, or not begin: their batch has lost sight of them."""
+    _cut_off.update(attempts)
+
+
+def under_way(token: str) -> list[Attempt]:
+    """Return which attempts of a batch this process is at."""
+    return [attempt for attempt in list(_under_way) if attempt[0] == token]
+
+
 def forget_model() -> None:
     """Let go of the model in memory."""
     _models.clear()
@@ -148,10 +173,10 @@ def do(order: Order) -> Facts:
     """Do a job, and say how it went; only the end of the process is an error."""
     import dask
 
-    with _one_job:
-        facts = Facts()
-        tell = _Teller(order, facts)
-        if order.token in _stopped:
+    facts = Facts()
+    tell = _Teller(order, facts)
+    with _one_job, _noted(order):
+        if tell.should_stop():
             facts.status = "stopped"
             return facts
         tell.send("started")
@@ -162,7 +187,7 @@ def do(order: Order) -> Facts:
         except AlreadyCompleteError:
             facts.status = "skipped"
         except SurgSam2Error as error:
-            stopped = order.token in _stopped and error.exit_code == 130
+            stopped = tell.should_stop() and error.exit_code == 130
             facts.status = "stopped" if stopped else "failed"
             facts.reason, facts.retry = str(error), not isinstance(error, _FINAL)
         except MemoryError as error:
@@ -174,8 +199,18 @@ def do(order: Order) -> Facts:
         return facts
 
 
+@contextmanager
+def _noted(order: Order) -> Iterator[None]:
+    """Note that this process is at a job."""
+    _under_way.add(order.key)
+    try:
+        yield
+    finally:
+        _under_way.discard(order.key)
+
+
 class _Teller:
-    """Sends events of a job to the process that started the batch."""
+    """Sends events of a job to the process that started the batch, and knows what that wants."""
 
     def __init__(self, order: Order, facts: Facts) -> None:
         from distributed import get_worker
@@ -184,6 +219,16 @@ class _Teller:
         self._order = order
         self._facts = facts
         self._sent = 0.0
+
+    def should_stop(self) -> bool:
+        """Whether nobody waits for the job any more: it can be gone on with, here or elsewhere.
+
+        A worker that has lost its scheduler is closing; what it does then nobody will hear of, and it must
+        not hold the output that another one is to go on with.
+        """
+        if self._order.token in _stopped or self._order.key in _cut_off:
+            return True
+        return self._worker.status.name in ("closing", "closed", "failed")
 
     def send(self, kind: str, **values: Any) -> None:
         sender = {"index": self._order.index, "attempt": self._order.attempt}
@@ -214,12 +259,13 @@ def _track(order: Order, facts: Facts, tell: _Teller) -> None:
         # before a model is loaded for nothing
         require_positive(prompts)
         check_prompts(prompts, video.shape)
-        _wait_for_lock(order.job.target, lambda: order.token in _stopped)
+        seconds = _SECONDS_FOR_LOCK_OF_LOST if order.is_patient else _SECONDS_FOR_LOCK
+        _wait_for_lock(order.job.target, seconds, tell.should_stop)
         model = _model(order, project, tell)
         facts.model, facts.image_size, facts.device = model.name, model.image_size, str(model.device)
         reporting = Reporting(
             tracked=lambda _, done, total: tell.frames(done, total),
-            should_stop=lambda: order.token in _stopped,
+            should_stop=tell.should_stop,
         )
         track_job = _track_job(order, project, video, prompts, model)
         outcome = run_job(track_job, reporting)
@@ -285,14 +331,14 @@ def _model(order: Order, project: Project | None, tell: _Teller) -> Model:
     return _models[key]
 
 
-def _wait_for_lock(target: Path, is_stopped: Callable[[], bool]) -> None:
-    """Wait until a process that was killed has let go of its unfinished output.
+def _wait_for_lock(target: Path, seconds: float, is_stopped: Callable[[], bool]) -> None:
+    """Wait until a process that was killed, or cut off, has let go of its unfinished output.
 
     The news that it is gone may be here before the operating system has put all of it away. Who holds the
     lock for longer is alive, which `run_job` says.
     """
     folder = partial_folder(target)
-    until = time.monotonic() + _SECONDS_FOR_LOCK
+    until = time.monotonic() + seconds
     while folder.exists() and time.monotonic() < until and not is_stopped():
         try:
             FolderLock(folder, target).release()

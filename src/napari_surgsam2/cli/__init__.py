@@ -61,8 +61,19 @@ def main() -> None:
         app()
     except SurgSam2Error as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:  # of files that are only looked for, or a disk that is away
+        _fail(_of_system(error), 1)
     except MemoryError as error:
         _fail(f"There is not enough memory ({error}); use a smaller video, model or image size.", 1)
+
+
+def _of_system(error: OSError) -> str:
+    """Say what the operating system complains of; it does not always name the file."""
+    name = "" if error.filename is None else f"'{error.filename}': "
+    return (
+        f"{name}{error.strerror or error}. Check the path, that its disk is there, and that you may read and "
+        "write there; then give the same command again."
+    )
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

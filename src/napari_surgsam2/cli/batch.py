@@ -107,7 +107,7 @@ def batch(
 
     An example: napari-surgsam2 batch jobs.csv --workers 2
     """
-    from napari_surgsam2.batch import load_jobs, run_batch
+    from napari_surgsam2.batch import ReportNotWrittenError, load_jobs, run_batch
     from napari_surgsam2.batch.cluster import require_distributed
 
     require_distributed()
@@ -135,19 +135,25 @@ def batch(
         step_progress() as progress.bar,
         interruptible(lambda: progress.is_running) as should_stop,
     ):
-        outcome = run_batch(
-            chosen,
-            scheduler,
-            workers=workers,
-            device=device,
-            retries=retries,
-            resume=resume,
-            overwrite=force,
-            report=folder,
-            on_event=progress.on_event,
-            should_stop=should_stop,
-        )
+        unwritten: ReportNotWrittenError | None = None
+        try:
+            outcome = run_batch(
+                chosen,
+                scheduler,
+                workers=workers,
+                device=device,
+                retries=retries,
+                resume=resume,
+                overwrite=force,
+                report=folder,
+                on_event=progress.on_event,
+                should_stop=should_stop,
+            )
+        except ReportNotWrittenError as error:
+            outcome, unwritten = error.report, error
     _tell(outcome)
+    if unwritten is not None:
+        raise unwritten
     error_console.print(f"Report: {folder.absolute() / 'report.html'}", markup=False, soft_wrap=True)
     if outcome.stopped:
         raise InterruptedRunError(

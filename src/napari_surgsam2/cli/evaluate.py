@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from napari_surgsam2.errors import UsageError
+
 from .console import error_console, interruption_says, print_table, step_progress
 
 if TYPE_CHECKING:
@@ -49,10 +51,15 @@ def evaluate(
     """Score masks against ground truth: J, F, J&F and Dice as DAVIS 2017 has them, and EndoVis scores."""
     from napari_surgsam2.evaluation import load_classes, pair_labels, write_csv, write_json
     from napari_surgsam2.evaluation.report import check_new_file
-    from napari_surgsam2.evaluation.vos import outdated_results
+    from napari_surgsam2.evaluation.vos_record import outdated_results
+    from napari_surgsam2.masks import refuse_to_replace
 
+    inputs = [predictions, ground_truth, video_list, endovis]
     for file in (csv, json):
+        refuse_to_replace([path for path in inputs if path is not None], file)
         check_new_file(file, force)
+    if csv is not None and json is not None and csv.resolve() == json.resolve():
+        raise UsageError(f"--csv and --json are both '{csv}'; give each a file of its own.")
     classes = None if endovis is None else load_classes(endovis)
     with interruption_says("Stopped before all was scored."):
         pairs = pair_labels(predictions, ground_truth, video_list)
@@ -63,11 +70,11 @@ def evaluate(
             "has not come to it yet."
         )
     videos = score_all(pairs, all_frames, no_void, classes)
+    print_scores(videos)  # first: the files may be on a disk that is full by now
     if csv is not None:
         write_csv(csv, videos, overwrite=force)
     if json is not None:
         write_json(json, videos, overwrite=force)
-    print_scores(videos)
 
 
 def score_all(

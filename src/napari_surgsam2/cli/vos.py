@@ -15,7 +15,7 @@ from napari_surgsam2.settings import PruningSettings, TrackingSettings
 from .console import error_console, frame_progress, interruption_says, print_table
 from .evaluate import print_scores, score_all
 from .progress import DownloadBar, interruptible
-from .track import PrecisionChoice
+from .track_options import PrecisionChoice
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -70,7 +70,8 @@ def vos(
     settings = TrackingSettings(pruning=PruningSettings(prune_frames=prune_frames), precision=precision.value)
     from napari_surgsam2.evaluation import pair_labels
     from napari_surgsam2.evaluation.pairs import require_videos
-    from napari_surgsam2.evaluation.vos import PromptKind, VosJob, VosReporting, run_vos
+    from napari_surgsam2.evaluation.vos import VosJob, VosReporting, run_vos
+    from napari_surgsam2.evaluation.vos_prompts import PromptKind
     from napari_surgsam2.masks import refuse_to_replace
 
     if gt_root is not None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,72 +34,15 @@ from napari_surgsam2.pipeline import (
     run_job,
     settings_identity,
 )
-from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, central_position
+from napari_surgsam2.prompts import Prompt
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.tracking import FrameResult
 from napari_surgsam2.video import Video
 from napari_surgsam2.video.folder import open_pictures
 
-from .vos_folder import (
-    VosSequence,
-    files_in,
-    find_sequences,
-    read_annotation,
-    refuse_binary,
-    require_same_size,
-)
-
-RECORD_NAME = "vos.json"
-_RECORD_VERSION = 2
-# It is held while a small file is read and written.
-_SECONDS_FOR_RECORD = 30.0
-
-
-@dataclass(frozen=True)
-class PromptKind:
-    """How objects are prompted: by their mask, a box around it, or points in it.
-
-    Attributes
-    ----------
-    kind : {"mask", "box", "points"}
-        What is drawn from the first mask.
-    points : int
-        How many points.
-    """
-
-    kind: str = "mask"
-    points: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> PromptKind:
-        """Read `mask`, `box`, or `points:N`."""
-        kind, colon, count = text.partition(":")
-        if kind in ("mask", "box") and not colon:
-            return cls(kind)
-        if kind == "points" and count.isdecimal() and int(count) > 0:
-            return cls(kind, int(count))
-        raise UsageError(f"The prompt is '{text}'; it must be mask, box, or points:N, such as points:1.")
-
-    def __str__(self) -> str:
-        return f"points:{self.points}" if self.kind == "points" else self.kind
-
-    def of_mask(self, video: str, frame: int, object_id: int, mask: BoolArray) -> list[Prompt]:
-        """Return the prompts of an object, drawn from its mask (Y, X); the same every time.
-
-        A box has its corners on the mask's outermost pixels. The first point is in the middle of the mask;
-        the others are drawn from the rest of it, each at most once, by the video's name, the frame and the
-        object's number.
-        """
-        if self.kind == "mask":
-            return [Mask(frame, mask, object_id)]
-        if self.kind == "box":
-            return [_box(frame, object_id, mask)]
-        middle = central_position(mask)
-        rest = np.argwhere(mask)
-        rest = rest[(rest != middle).any(axis=1)]
-        rng = np.random.default_rng([zlib.crc32(video.encode()), frame, object_id])
-        drawn = rng.choice(rest, size=min(self.points - 1, len(rest)), replace=False)
-        return [Point(frame, float(y), float(x), object_id) for y, x in [middle, *drawn.tolist()]]
+from .vos_folder import VosSequence, files_in, find_sequences, require_same_size
+from .vos_prompts import PromptKind, first_prompts
+from .vos_record import VosRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +155,7 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
         if output.is_relative_to(folder):
             raise UsageError(f"The output '{output}' is inside the input '{folder}'; choose another folder.")
     names = [s.name for s in sequences]
-    record = _Record.open(output, _identity(job, images, masks, prompt), job.overwrite, names)
+    record = VosRecord.open(output, _identity(job, images, masks, prompt), job.overwrite, names)
     done = {s.name for s in sequences if _is_done(s, output, record)}
     say.found(names)
     model: Model | None = None
@@ -242,56 +181,6 @@ def run_vos(job: VosJob, reporting: VosReporting | None = None) -> Iterator[VosO
         yield outcome
 
 
-def outdated_results(folder: Path) -> set[str]:
-    """Return the videos of a folder whose results wait for being made anew, as its `vos.json` says."""
-    record = _Record._read(folder / RECORD_NAME)
-    return set() if record is None else record._outdated
-
-
-def first_prompts(sequence: VosSequence, prompt: PromptKind) -> tuple[list[Prompt], bytes | None]:
-    """Return the prompts of all objects of a video, drawn from the first mask of each, and the palette.
-
-    There are none if no annotation shows an object. The palette, None of gray pictures, is that of the first
-    annotation.
-
-    Raises
-    ------
-    UsageError
-        If an annotation cannot be read.
-    """
-    prompts: list[Prompt] = []
-    seen: set[int] = set()
-    palette: bytes | None = None
-    for t in np.flatnonzero(sequence.annotated).tolist():
-        file = sequence.annotations[t]
-        assert file is not None
-        labels = read_annotation(file)
-        palette = palette or _palette_of(file)
-        for i in sorted(set(np.unique(labels).tolist()) - {0} - seen):
-            seen.add(i)
-            prompts += prompt.of_mask(sequence.name, t, i, labels == i)
-    if not prompts:
-        refuse_binary(sequence.annotations)
-    return prompts, palette
-
-
-def _box(frame: int, object_id: int, mask: BoolArray) -> Box:
-    sides = []
-    for axis in (1, 0):
-        inside = np.flatnonzero(mask.any(axis=axis))
-        low, high = float(inside[0]), float(inside[-1])
-        # A box has an area, which one of a single row or column would not.
-        sides.append((low, high) if low < high else (low - 0.5, high + 0.5))
-    (y0, y1), (x0, x1) = sides
-    return Box(frame, y0, x0, y1, x1, object_id)
-
-
-def _palette_of(file: Path) -> bytes | None:
-    with Image.open(file) as image:
-        palette = image.getpalette() if image.mode == "P" else None
-    return None if palette is None else bytes(palette)
-
-
 def _load(job: VosJob, say: VosReporting) -> Model:
     if isinstance(job.model, Model):
         return job.model
@@ -305,7 +194,7 @@ def _segment(
     model: Model,
     job: VosJob,
     say: VosReporting,
-    record: _Record,
+    record: VosRecord,
 ) -> VosOutcome:
     """Segment a video, which must be locked."""
     prompts, palette = first_prompts(sequence, prompt)
@@ -332,7 +221,7 @@ def _segment(
     )
 
 
-def _there_already(sequence: VosSequence, output: Path, record: _Record) -> VosOutcome:
+def _there_already(sequence: VosSequence, output: Path, record: VosRecord) -> VosOutcome:
     name, speed = sequence.name, record.speed(sequence.name)
     return VosOutcome(name, output / name, len(sequence.pictures), (), speed, skipped=True)
 
@@ -408,7 +297,7 @@ def _track(
     return outcome.frames_tracked / outcome.seconds if outcome.frames_tracked and outcome.seconds else None
 
 
-def _is_done(sequence: VosSequence, output: Path, record: _Record) -> bool:
+def _is_done(sequence: VosSequence, output: Path, record: VosRecord) -> bool:
     """Whether the result of a video is there and not to be replaced."""
     return not record.is_outdated(sequence.name) and _is_complete(output / sequence.name, sequence)
 
@@ -463,11 +352,6 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _results_in(folder: Path) -> set[str]:
-    """Return the names of the folders that may be results."""
-    return {entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")}
-
-
 def _png(labels: NDArray[Any], palette: bytes | None) -> Image.Image:
     """Return labels as a palette picture, or a gray one of 16 bits if they do not fit in 8."""
     if labels.dtype != np.uint8:
@@ -491,156 +375,3 @@ def _identity(job: VosJob, images: Path, masks: Path, prompt: PromptKind) -> dic
         **model_identity(job.model, job.image_size),
         "settings": settings_identity(job.settings),
     }
-
-
-class _Record:
-    """`vos.json`: how the results of a folder were made, and how fast; written anew whenever it changes.
-
-    Results that were there when others were asked for are outdated until they are replaced. Other processes
-    may make other videos of the folder: under a lock each takes over what the file says, and changes it.
-
-    Attributes
-    ----------
-    digest : str
-        Of how they are made.
-    """
-
-    def __init__(self, path: Path, run: dict[str, Any], speeds: dict[str, float], outdated: set[str]) -> None:
-        self._path = path
-        self._run = run
-        self._speeds = speeds
-        self._outdated = outdated
-        self._asked: set[str] = set()  # results that this process was asked to make again
-        self._run_before: dict[str, Any] | None = None  # what `open` found
-        self.digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:8]
-
-    @classmethod
-    def open(cls, folder: Path, identity: dict[str, Any], overwrite: bool, names: Sequence[str]) -> _Record:
-        """Look whether the results in a folder were made the same way; nothing is written yet.
-
-        `names` are those of the videos whose results are to be replaced, with `overwrite`.
-
-        Raises
-        ------
-        OutputError
-            If they were not, or nobody knows how they were made, and they are not to be replaced.
-        """
-        path = folder / RECORD_NAME
-        run = json.loads(json.dumps(identity))
-        there = _results_in(folder)
-        old = cls._read(path)
-        if old is not None and old._run == run:
-            old._run_before = run
-            old._asked = there & set(names) if overwrite else set()
-            old._outdated |= old._asked
-            return old
-        if not overwrite and old is not None:
-            key = next(k for k in sorted(run | old._run) if k not in run or old._run.get(k, ...) != run[k])
-            raise OutputError(
-                f"The results in {folder} were made differently: {key} was {old._run.get(key)!r}, and is "
-                f"now {run.get(key)!r}. Choose another output, or make them anew with --force."
-            )
-        if not overwrite and there:
-            raise OutputError(
-                f"{folder} holds folders, such as {min(there)}, and no {RECORD_NAME} that says how they "
-                "were made. Choose another output, or replace them with --force."
-            )
-        record = cls(path, run, {}, there)
-        record._run_before = None if old is None else old._run
-        return record
-
-    @classmethod
-    def _read(cls, path: Path) -> _Record | None:
-        """Return the record, None if there is none or it is damaged."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            speeds = {str(video): float(speed) for video, speed in values["videos"].items()}
-            return cls(path, dict(values["run"]), speeds, set(values.get("outdated", ())))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    def begin(self) -> None:
-        """Write it, before anything is made, together with what other processes have noted since `open`.
-
-        Raises
-        ------
-        OutputError
-            If the folder cannot be made or written, or one of them makes the results in another way.
-        """
-        folder = self._path.parent
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            now = self._read(self._path)
-            if now is not None and now._run == self._run:
-                self._speeds |= now._speeds
-                self._outdated = now._outdated | self._asked
-            elif now is not None:
-                self._require_run(now, self._run_before)
-                self._outdated |= _results_in(folder)
-            self._write()
-
-    def is_outdated(self, video: str) -> bool:
-        """Whether the result of a video that is there is to be replaced."""
-        return video in self._outdated
-
-    def speed(self, video: str) -> float | None:
-        """Return the frames per second of a video, if they are known."""
-        return self._speeds.get(video)
-
-    def note_speed(self, video: str, frames_per_second: float) -> None:
-        """Note how fast a video was tracked."""
-        with self._locked():
-            self.refresh()
-            self._speeds[video] = round(frames_per_second, 3)
-            self._write()
-
-    def note_done(self, video: str) -> None:
-        """Note that the result of a video is there."""
-        with self._locked():
-            self.refresh()
-            self._outdated.discard(video)
-            self._write()
-
-    def refresh(self) -> None:
-        """Take over what other processes, which make other videos of the same folder, have noted.
-
-        Raises
-        ------
-        OutputError
-            If one of them makes the results in another way.
-        """
-        now = self._read(self._path)
-        if now is None:
-            return
-        self._require_run(now, self._run)
-        self._speeds, self._outdated = now._speeds, now._outdated
-
-    def _require_run(self, now: _Record, run: dict[str, Any] | None) -> None:
-        if now._run != run:
-            raise OutputError(
-                f"Another process has begun to make the results in {self._path.parent} in another way; "
-                "choose another output for one of them."
-            )
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let no other process change the file meanwhile."""
-        with writing(self._path):
-            lock = FolderLock(
-                self._path.with_name(f".{RECORD_NAME}.lock"), self._path, wait=_SECONDS_FOR_RECORD
-            )
-        with lock:
-            yield
-
-    def _write(self) -> None:
-        values = {
-            "version": _RECORD_VERSION,
-            "run": self._run,
-            "videos": self._speeds,
-            "outdated": sorted(self._outdated),
-        }
-        temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        with writing(self._path):
-            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(self._path)

@@ -14,7 +14,7 @@ from .palette import object_color, voc_palette
 from .preview import PreviewVideo, check_preview, write_preview
 from .reading import read_labels
 from .tracks import CentroidTracks, centroid_tracks
-from .volume import AlreadyCompleteError, LabelVolume, unsaved_labels
+from .volume import AlreadyCompleteError, LabelVolume, forget_preview, unsaved_labels
 
 __all__ = [
     "AlreadyCompleteError",
@@ -28,6 +28,7 @@ __all__ = [
     "check_preview",
     "contact_sheet",
     "export",
+    "forget_preview",
     "measure",
     "object_color",
     "overlay",

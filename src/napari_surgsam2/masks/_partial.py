@@ -10,7 +10,9 @@
 - `publishing`, a mark set just before the result is moved out: with the mark there and the result gone, the
   output is complete;
 - `replaced`, an old output on its way out;
-- `outdated`, a mark that the output beside it is to be replaced: alone in the folder before that is begun.
+- `outdated`, a mark that the output beside it is to be replaced: alone in the folder before that is begun;
+- `preview`, a mark that the output beside it is complete and that its preview is still to be drawn: alone in
+  the folder after the result was moved out. It holds the digest of what identified the run.
 
 A zarr output keeps a digest of what identified its run among its attributes.
 
@@ -20,7 +22,6 @@ All else is replaced in one step, so that the folder can be gone on with wheneve
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,12 +33,14 @@ from numpy.typing import NDArray
 from napari_surgsam2.errors import OutputError, UsageError
 
 from ._files import Format, check_target, publish, remove, write_atomically, writing
+from ._identity import differences, digest_of, is_of_another_version, run_identity
 from ._lock import LOCK_NAME, FolderLock
 
-_VERSION = 1
 _OWN_NAMES = ("labels", "result", "run.json", "done", "publishing", "replaced", "zarr.json")
 _OUTDATED = "outdated"
+_PREVIEW = "preview"
 _PARTIAL_SUFFIX = ".partial.zarr"
+_IDENTITY_KEYS = ("version", "shape", "dtype", "run")
 _RUN_ATTRIBUTE = "napari_surgsam2_run"
 
 
@@ -49,7 +52,7 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> An
     # Looking whether a frame is empty takes five times as long as compressing it.
     with zarr.config.set({"array.write_empty_chunks": True}):
         return zarr.create_array(
-            str(path),
+            path,  # not its text, of which zarr takes "::" for the end of a file's name
             shape=shape,
             chunks=(1,) * (len(shape) - 2) + shape[-2:],
             dtype=dtype,
@@ -91,6 +94,7 @@ def mark_outdated(target: Path, *, keep_run: bool = False) -> bool:
         if not keep_run or (folder / "publishing").exists():
             remove(folder / "run.json")
             remove(folder / "publishing")  # of a run that ended just after: not of the one to come
+        remove(folder / _PREVIEW)
         is_new = not (folder / _OUTDATED).exists()
         (folder / _OUTDATED).touch()
     return is_new
@@ -103,6 +107,14 @@ def unmark_outdated(target: Path) -> None:
         remove(folder / _OUTDATED)
 
 
+def forget_preview(target: Path) -> None:
+    """Take back the note that the preview of a complete output is still to be drawn."""
+    folder = partial_folder(target)
+    if (folder / _PREVIEW).exists():
+        with writing(target), FolderLock(folder, target):
+            remove(folder / _PREVIEW)
+
+
 def refuse_partial_name(target: Path) -> None:
     """Raise UsageError if an output is called what the unfinished result of another one would be called."""
     if target.name.lower().endswith(_PARTIAL_SUFFIX):
@@ -112,24 +124,11 @@ def refuse_partial_name(target: Path) -> None:
         )
 
 
-def refuse_other_run(
-    target: Path, kind: Format, shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any]
-) -> None:
-    """Raise OutputError if a complete output is known to be of another run; only zarr ones say that."""
-    if not run or kind is not Format.ZARR:
-        return
-    if _made_by(target) not in (None, _digest(_identity(shape, dtype, run))):
-        raise OutputError(
-            f"{target} exists already and was made by another run: video, prompts, model or settings differ. "
-            "Make it again with --force (overwrite=True), or move it away."
-        )
-
-
 def _made_by(target: Path) -> str | None:
     import zarr
 
     with contextlib.suppress(Exception):  # whatever is there, it does not say
-        digest = zarr.open_array(str(target), mode="r").attrs[_RUN_ATTRIBUTE]
+        digest = zarr.open_array(target, mode="r").attrs[_RUN_ATTRIBUTE]
         return digest if isinstance(digest, str) else None
     return None
 
@@ -137,7 +136,7 @@ def _made_by(target: Path) -> str | None:
 def _refuse_foreign(folder: Path) -> None:
     """Raise OutputError if a folder holds what no unfinished result does: then it is somebody else's."""
     for name in sorted(entry.name for entry in folder.iterdir()):
-        if name not in (LOCK_NAME, _OUTDATED) and not _is_of_run(name):
+        if name not in (LOCK_NAME, _OUTDATED, _PREVIEW) and not _is_of_run(name):
             raise OutputError(
                 f"{folder}, where the unfinished result belongs, contains {name}; move that away."
             )
@@ -145,7 +144,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _is_of_run(name: str) -> bool:
     """Whether an entry of the folder is called what a run writes."""
-    return name.split(".")[0] == "state" or name.removesuffix(".tmp") in _OWN_NAMES
+    own = (*_OWN_NAMES, f"{_PREVIEW}.tmp")
+    return name.split(".")[0] == "state" or name in own or name.removesuffix(".tmp") in _OWN_NAMES
 
 
 class Partial:
@@ -192,6 +192,36 @@ class Partial:
         """Whether the output that is there was marked to be replaced."""
         return (self.folder / _OUTDATED).exists()
 
+    def lacks_preview(
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any]
+    ) -> bool:
+        """Whether the output that is there was made by this run, and its preview is still to be drawn."""
+        return self._preview_of() == digest_of(run_identity(shape, dtype, run))
+
+    def _preview_of(self) -> str | None:
+        """Return the digest of the run whose preview is still to be drawn."""
+        try:
+            return (self.folder / _PREVIEW).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+
+    def refuse_other_run(
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any]
+    ) -> None:
+        """Raise OutputError if the complete output is known to be of another run.
+
+        Only zarr ones say that, and those whose preview is still to be drawn.
+        """
+        if not run:
+            return
+        made_by = self._preview_of() or (_made_by(self.target) if self.kind is Format.ZARR else None)
+        if made_by not in (None, digest_of(run_identity(shape, dtype, run))):
+            raise OutputError(
+                f"{self.target} exists already and was made by another run: video, prompts, model, "
+                "settings or the version of napari-surgsam2 differ. Make it again with --force "
+                "(overwrite=True), or move it away."
+            )
+
     @property
     def state_path(self) -> Path:
         """The caller's own file."""
@@ -209,7 +239,7 @@ class Partial:
         if published:
             remove(self.folder / _OUTDATED)
         if published or record is None:
-            self._clear()
+            self._clear(keep_preview=True)
             return None
         return record
 
@@ -222,8 +252,10 @@ class Partial:
         except (ValueError, TypeError):
             return {}
 
-    def _clear(self) -> None:
-        """Remove all that belongs to a run, and nothing else."""
+    def _clear(self, *, keep_preview: bool = False) -> None:
+        """Remove all that belongs to a run, and nothing else; the mark for its preview only if told."""
+        if not keep_preview:
+            remove(self.folder / _PREVIEW)
         # Without its record what is left counts as nothing, so the record goes first.
         remove(self.folder / "run.json")
         for entry in list(self.folder.iterdir()):
@@ -243,15 +275,15 @@ class Partial:
         """
         import zarr
 
-        identity = _identity(shape, dtype, run)
+        identity = run_identity(shape, dtype, run)
         record = {**identity, "overwrite": overwrite}
         with self.writing():
             _refuse_foreign(self.folder)
             self._clear()
-            zarr.create_group(str(self.folder))
+            zarr.create_group(self.folder)
             self.array = create_array(self._labels, shape, dtype)
             if run:
-                self.array.attrs[_RUN_ATTRIBUTE] = _digest(identity)
+                self.array.attrs[_RUN_ATTRIBUTE] = digest_of(identity)
             (self.folder / "done").write_bytes(bytes(shape[0]))
             write_atomically(self.folder / "run.json", json.dumps(record, indent=1).encode())
         self._record = record
@@ -277,17 +309,25 @@ class Partial:
                 f"The interrupted run of {self.target} cannot be resumed, for '{self.folder / 'run.json'}' "
                 "is damaged; start anew with --force (overwrite=True), without --resume."
             )
-        identity = _identity(shape, dtype, run)
-        if changes := _differences({key: self._record.get(key) for key in identity}, identity):
+        identity = run_identity(shape, dtype, run)
+        before = {key: self._record.get(key) for key in identity}
+        if changes := differences(before, identity):
+            remedy = "Use the same settings"
+            if is_of_another_version(before, identity):
+                remedy = (
+                    "It was begun with another version of napari-surgsam2, whose masks may differ: finish it "
+                    "with that one"
+                )
             raise OutputError(
                 f"The interrupted run of {self.target} cannot be resumed, for it differs in "
-                f"{'; '.join(changes)}. Use the same settings, or start anew with --force (overwrite=True)."
+                f"{'; '.join(changes)}. {remedy}, or start anew with --force (overwrite=True), without "
+                "--resume."
             )
         self._overwrite = overwrite or bool(self._record.get("overwrite"))
         check_target(self.target, self.kind, overwrite=self._overwrite)
         with self.writing():
             with zarr.config.set({"array.write_empty_chunks": True}):
-                self.array = zarr.open_array(str(self._labels), mode="r+")
+                self.array = zarr.open_array(self._labels, mode="r+")
             self.done = self._read_done(shape[0])
             self._remove_unfinished_frames()
 
@@ -324,14 +364,17 @@ class Partial:
             self.array[t] = labels
             self._mark(t, True)
 
-    def finish(self, write_result: Callable[[Path, Any], None]) -> None:
+    def finish(self, write_result: Callable[[Path, Any], None], *, preview_follows: bool = False) -> None:
         """Put the result under its final name and remove the folder.
 
         Parameters
         ----------
         write_result : callable
             Writes the labels to a path; not called for a zarr output, which is moved as it is.
+        preview_follows : bool
+            Leave a mark in the folder that a preview is still to be drawn, see `forget_preview`.
         """
+        assert self._record is not None, "begun or resumed"
         with self.writing():
             self._remove_unfinished_frames()
             if self.kind is not Format.ZARR:
@@ -339,11 +382,16 @@ class Partial:
                 remove(self.folder / "publishing")
                 remove(self._payload)
                 write_result(self._payload, self.array)
+            if preview_follows:
+                digest = digest_of({key: self._record[key] for key in _IDENTITY_KEYS})
+                write_atomically(self.folder / _PREVIEW, digest.encode())
+            else:
+                remove(self.folder / _PREVIEW)
             write_atomically(self.folder / "publishing", b"")
             aside = self.folder / "replaced"
             publish(self._payload, self.target, self.kind, overwrite=self._overwrite, aside=aside)
             remove(self.folder / _OUTDATED)
-            self._clear()
+            self._clear(keep_preview=preview_follows)
         self._lock.release()
 
     def close(self) -> None:
@@ -352,40 +400,3 @@ class Partial:
             with self.writing():
                 self._clear()
         self._lock.release()
-
-
-def _identity(shape: tuple[int, int, int], dtype: np.dtype[Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        plain_run = json.loads(json.dumps(dict(run)))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"run must hold plain JSON values, to be compared later: {error}.") from error
-    return {"version": _VERSION, "shape": list(shape), "dtype": dtype.name, "run": plain_run}
-
-
-def _digest(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say key by key what differs, `key (was ..., is now ...)`."""
-    old, new = _flatten(old), _flatten(new)
-
-    def show(values: Mapping[str, Any], key: str) -> str:
-        text = repr(values[key]) if key in values else "not given"
-        return text if len(text) <= 60 else f"{text[:57]}..."
-
-    return [
-        f"{key.removeprefix('run.')} (was {show(old, key)}, is now {show(new, key)})"
-        for key in sorted(old.keys() | new.keys())
-        if key not in old or key not in new or old[key] != new[key]
-    ]

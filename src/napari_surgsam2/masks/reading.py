@@ -87,7 +87,7 @@ def _is_zarr(folder: Path) -> bool:
 def _open_zarr(source: Path) -> Any:
     import zarr
 
-    array: Any = zarr.open(str(source), mode="r")
+    array: Any = zarr.open(source, mode="r")
     if not hasattr(array, "dtype"):
         name = next((name for name in ("labels", "0") if name in array), None)
         if name is None:

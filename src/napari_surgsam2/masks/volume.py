@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from napari_surgsam2.errors import OutputError, UsageError
 
+from . import _partial
 from ._arrays import as_labels, label_dtype
 from ._files import Format, check_target, is_taken, label_target, writing
-from ._partial import Partial, create_array, refuse_other_run, refuse_partial_name
+from ._partial import Partial, create_array, refuse_partial_name
 from .export import write_as
 
 MEBIBYTE = 2**20
@@ -28,7 +29,17 @@ IN_MEMORY_BYTES = 512 * MEBIBYTE
 
 
 class AlreadyCompleteError(OutputError):
-    """The run to be resumed has finished: its output is there, and no interrupted run beside it."""
+    """The run to be resumed has finished: its output is there, and no interrupted run beside it.
+
+    Attributes
+    ----------
+    lacks_preview : bool
+        Whether this very run made the output, and ended before the preview was drawn that was to follow.
+    """
+
+    def __init__(self, message: str, *, lacks_preview: bool = False) -> None:
+        super().__init__(message)
+        self.lacks_preview = lacks_preview
 
 
 class LabelVolume:
@@ -77,7 +88,7 @@ class LabelVolume:
             interrupted run.
         resume : bool
             Go on with an interrupted run if there is one, else start; together with `overwrite` an output
-            that is complete is made again.
+            that is complete is made again, unless all that this run lacks is its preview (see `finish`).
         run : mapping, optional
             JSON values that identify the run, such as video, model and settings; only the same is resumed.
         in_memory_bytes : int
@@ -89,8 +100,9 @@ class LabelVolume:
         UsageError
             If the output's name, the shape or the id cannot be used; palette PNGs hold ids up to 255.
         OutputError
-            If the output or an interrupted run exists, the run to resume is another one or, where a complete
-            zarr says so, was, the output is being written by another process, or it cannot be written.
+            If the output or an interrupted run exists, the run to resume is another one or, where that is
+            known of a complete output, was, the output is being written by another process, or it cannot be
+            written.
         AlreadyCompleteError
             If `resume` finds the output complete.
         """
@@ -120,12 +132,16 @@ class LabelVolume:
                         f"An interrupted run of {target} is there; go on with --resume (resume=True), or "
                         f"start anew with --force (overwrite=True)."
                     )
-                if resume and not overwrite and is_taken(target):
-                    refuse_other_run(target, kind, sizes, dtype, run or {})
-                    raise AlreadyCompleteError(
-                        f"{target} exists already: nothing to resume; use --force (overwrite=True) to make "
-                        f"it again."
-                    )
+                if resume and is_taken(target):
+                    lacks_preview = partial.lacks_preview(sizes, dtype, run or {})
+                    if not overwrite:
+                        partial.refuse_other_run(sizes, dtype, run or {})
+                    if lacks_preview or not overwrite:
+                        raise AlreadyCompleteError(
+                            f"{target} exists already: nothing to resume; use --force (overwrite=True), "
+                            "without --resume, to make it again.",
+                            lacks_preview=lacks_preview,
+                        )
                 check_target(target, kind, overwrite=overwrite)
                 partial.start(sizes, dtype, run or {}, overwrite=overwrite)
         except BaseException:
@@ -201,10 +217,16 @@ class LabelVolume:
                 self._array[frame] = array
             self._done[frame] = True
 
-    def finish(self) -> Any:
+    def finish(self, *, preview_follows: bool = False) -> Any:
         """Put the complete result under its final name and close the volume.
 
         Frames that were never written are background. When this fails, the frames stay for another try.
+
+        Parameters
+        ----------
+        preview_follows : bool
+            A preview will be drawn of the result; until `forget_preview` is called, resuming this run says
+            that it is all that is missing.
 
         Returns
         -------
@@ -223,7 +245,9 @@ class LabelVolume:
             self._open = False
             return self._array
         kind = self._partial.kind
-        self._partial.finish(lambda path, labels: write_as(kind, path, labels))
+        self._partial.finish(
+            lambda path, labels: write_as(kind, path, labels), preview_follows=preview_follows
+        )
         self._open = False
         return self._partial.target
 
@@ -252,6 +276,17 @@ class LabelVolume:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def forget_preview(output: str | os.PathLike[str]) -> None:
+    """Take back that a preview of a complete output is still to be drawn, as `LabelVolume.finish` noted.
+
+    Raises
+    ------
+    OutputError
+        If another process is writing the output, or the note cannot be removed.
+    """
+    _partial.forget_preview(label_target(output)[0])
 
 
 def unsaved_labels(
