@@ -660,8 +660,9 @@ class SurgSam2Widget(QWidget):
         if self._closed:
             return
         self._closed = True
-        for timer in (self._refresh_timer, self._choose_timer, self._left_timer):
-            timer.stop()
+        with suppress(RuntimeError):  # when Python ends they may have been deleted before the window
+            for timer in (self._refresh_timer, self._choose_timer, self._left_timer):
+                timer.stop()
         for event in self._layer_events():
             event.disconnect(self._on_layers)
         for key in self._bound:
