@@ -203,3 +203,19 @@ def test_what_is_prompted_together_is_remembered_apart_in_any_order(nano):
         tracker.close()
     for logits in found[1:]:
         np.testing.assert_allclose(np.stack(logits), np.stack(found[0]), atol=1e-4)
+
+
+def test_what_an_object_had_is_another_s_again_when_it_is_removed(nano):
+    video, settings = crossing()[0][::-1][:4], TrackingSettings(obey_clicks=False)
+    found = []
+    for others in ([], [1]):
+        tracker = Tracker(nano, video, settings)
+        tracker.add_points(0, 2, [(90, 104)])
+        for i in others:
+            tracker.add_points(0, i, [(50, 90)])
+            list(tracker.propagate())
+            tracker.remove_object(i)
+            tracker.forget(2, range(1, 4))
+        found.append(np.stack([r.logits for r in tracker.propagate()]))
+        tracker.close()
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)

@@ -264,7 +264,7 @@ def empty_annotations(root: Path) -> None:
         (spoil_size, r"annotation .*00000.png' is 24 x 32 pixels .* while the picture .* is 48 x 64"),
         (spoil_picture_size, r"is 48 x 64 pixels .* while the picture .*00001.png' is 24 x 32"),
         (spoil_colours, r"is a RGB picture; it must be a palette or gray PNG"),
-        (spoil_binary, r"has no pixels but 0 and 255, and 255 counts as background"),
+        (spoil_binary, r"has no pixels but 0 and 255, and 255 is void"),
         (spoil_annotation, r"The annotation .* cannot be read"),
         (spoil_picture, r"The picture .*00001.png' cannot be read"),
         (empty_annotations, r"No clip of 2 frames from .* begins with an annotated frame"),

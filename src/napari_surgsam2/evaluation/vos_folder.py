@@ -172,7 +172,7 @@ def refuse_binary(files: Iterable[Path | None]) -> None:
     """Raise UsageError if an annotation, of those that show no object, is a gray picture of 0 and void."""
     if (file := binary_annotation(files)) is not None:
         raise UsageError(
-            f"The annotation '{file}' has no pixels but 0 and {VOID}, and {VOID} counts as background; "
+            f"The annotation '{file}' has no pixels but 0 and {VOID}, and {VOID} is void; "
             "write objects as 1, 2, ..."
         )
 

@@ -317,6 +317,8 @@ class Tracker:
         obj = self._known(object_id)
         del self._objects[obj.object_id]
         self._store.remove_object(obj.object_id)
+        for frame in obj.conditioning:  # what was its own there may be another's
+            self._forget_features(frame)
 
     def _known(self, object_id: int) -> TrackedObject:
         try:
