@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from napari_surgsam2.errors import UsageError
 
-from .clips import VOID, SampledClip, TrainingClip, shows_object
+from .clips import VOID, SampledClip, TrainingClip, has_absence, shows_object
 from .settings import AugmentationSettings
 
 _VIEWS = 8  # drawn until one keeps an object of the first frame
@@ -56,15 +56,46 @@ class _View:
 _WHOLE = _View(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), (1.0, 1.0), True)
 
 
-def augment(
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A clip as it will be seen, before its pictures are taken, which is what takes long.
+
+    Attributes
+    ----------
+    frames : array, shape (T, Y, X, 3), uint8
+        The clip's pictures, in order.
+    view : _View
+        What part of them is seen.
+    masks, annotated, void
+        As of `TrainingClip`.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    view: _View
+    masks: torch.Tensor
+    annotated: torch.Tensor
+    void: torch.Tensor | None
+
+    @property
+    def has_absence(self) -> bool:
+        """As of `TrainingClip`."""
+        return has_absence(self.masks, self.annotated, self.void)
+
+    def take(self, rng: np.random.Generator, settings: AugmentationSettings) -> TrainingClip:
+        """Take the pictures, with colours, light and sharpness drawn at random."""
+        frames = _vary_pictures(self.frames, self.view, rng, settings, self.masks.shape[-1])
+        return TrainingClip(torch.from_numpy(frames), self.masks, self.annotated, self.void)
+
+
+def look(
     clip: SampledClip,
     rng: np.random.Generator,
     settings: AugmentationSettings,
     image_size: int,
     objects: int,
     leaving: bool = False,
-) -> TrainingClip:
-    """Vary a clip, resize it to a square and choose the objects to follow.
+) -> Look:
+    """Draw what part of a clip is seen, and choose the objects to follow.
 
     Parameters
     ----------
@@ -80,10 +111,6 @@ def augment(
         How many of the objects in the first frame are kept at most.
     leaving : bool
         Keep those first that are out of view in a later frame.
-
-    Returns
-    -------
-    TrainingClip
 
     Raises
     ------
@@ -113,13 +140,25 @@ def augment(
     ids = ids[:objects]
     masks = (labels == ids[:, None, None, None]) & annotated[:, None, None]
     void = (labels == VOID) & annotated[:, None, None]
-    frames = _vary_pictures(clip.frames[order], view, rng, settings, image_size)
-    return TrainingClip(
-        torch.from_numpy(frames),
+    return Look(
+        clip.frames[order],
+        view,
         torch.from_numpy(masks),
         torch.from_numpy(annotated),
         torch.from_numpy(void) if void.any() else None,
     )
+
+
+def augment(
+    clip: SampledClip,
+    rng: np.random.Generator,
+    settings: AugmentationSettings,
+    image_size: int,
+    objects: int,
+    leaving: bool = False,
+) -> TrainingClip:
+    """Vary a clip, resize it to a square and choose the objects to follow; as `look` and `Look.take`."""
+    return look(clip, rng, settings, image_size, objects, leaving).take(rng, settings)
 
 
 def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _View:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,9 +40,18 @@ def click_in(region: Tensor, rng: np.random.Generator, central: float) -> Tensor
     out = np.empty((len(region), 1, 2), dtype=np.float32)
     for b, inside in enumerate(region.cpu().numpy()):
         central_one = rng.random() < central and inside.any()
-        y, x = central_position(inside) if central_one else _uniform(inside, rng)
+        y, x = _central(inside) if central_one else _uniform(inside, rng)
         out[b, 0] = x, y
     return torch.from_numpy(out).to(region.device)
+
+
+def _central(inside: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the place farthest inside, of every other row and column where they show any of the region."""
+    coarse = inside[::2, ::2]  # distances take a quarter of the time there, which adds up
+    if not coarse.any():
+        return central_position(inside)
+    y, x = central_position(coarse)
+    return 2 * y, 2 * x
 
 
 def _uniform(inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
@@ -108,7 +119,9 @@ def corrective_click(
     return click_in(region, rng, central), labels
 
 
-def mistaken_masks(masks: Tensor, clip: Tensor, rng: np.random.Generator) -> Tensor:
+def mistaken_masks(
+    masks: Tensor, clip: Tensor, rng: np.random.Generator, which: Sequence[int] | None = None
+) -> Tensor:
     """Make masks as wrong as a tracker's are at times.
 
     A mask takes in another object of its clip as well, or instead; it leaves out what is on one side of a
@@ -123,16 +136,19 @@ def mistaken_masks(masks: Tensor, clip: Tensor, rng: np.random.Generator) -> Ten
         The clip of each.
     rng : numpy.random.Generator
         Where the randomness comes from.
+    which : sequence of int, optional
+        The places of those to make wrong, W of them; all if left out.
 
     Returns
     -------
-    tensor, shape (B, 1, S / 4, S / 4), float32
+    tensor, shape (W, 1, S / 4, S / 4), float32
         Mask logits.
     """
     clips = clip.tolist()
     seen = masks.flatten(1).any(1).tolist()
     wrong = []
-    for b, mask in enumerate(masks):
+    for b in range(len(masks)) if which is None else which:
+        mask = masks[b]
         others = [i for i, c in enumerate(clips) if c == clips[b] and i != b and seen[i]]
         kind = str(rng.choice(_MISTAKES, p=_MISTAKE_SHARES))
         other = masks[int(rng.choice(others))] if others else None
@@ -143,7 +159,7 @@ def mistaken_masks(masks: Tensor, clip: Tensor, rng: np.random.Generator) -> Ten
         else:
             wrong.append(mask & _side(mask, rng))
     shares = F.avg_pool2d(torch.stack(wrong)[:, None].float(), MASK_STRIDE)
-    sure = torch.from_numpy(rng.uniform(*_MISTAKE_LOGITS, len(masks)).astype(np.float32)).to(masks.device)
+    sure = torch.from_numpy(rng.uniform(*_MISTAKE_LOGITS, len(wrong)).astype(np.float32)).to(masks.device)
     logits: Tensor = (2 * shares - 1) * sure[:, None, None, None]
     return logits
 

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from napari_surgsam2.errors import SurgSam2Error, UsageError
 
-from .augmentation import NoObjectError, augment
+from .augmentation import Look, NoObjectError, look
 from .clips import ClipSource, TrainingClip
 from .settings import TrainingSettings
 from .sources import SourceSettings
 
 _MOST_DRAWS = 300  # of clips until one shows an object that is large enough
-_ABSENCE_DRAWS = 6  # of clips until an object leaves one, where that is wanted
+_ABSENCE_DRAWS = 10  # of clips until an object leaves one, where that is wanted
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _STREAM = 2  # keeps the clips' randomness apart from what else is drawn in a step
 
@@ -142,18 +142,18 @@ class ClipSampler:
         number = int(rng.choice(len(self._sources), p=self._shares))
         leaving = rng.random() < run.absence
         for _ in range(_ABSENCE_DRAWS if leaving else 1):
-            clip = self._clip(rng, number, leaving)
-            if clip.has_absence:
+            seen = self._look(rng, number, leaving)
+            if seen.has_absence:
                 break
-        return clip
+        return seen.take(rng, self._settings.augmentation)
 
-    def _clip(self, rng: np.random.Generator, number: int, leaving: bool) -> TrainingClip:
-        """Make a clip of a source."""
+    def _look(self, rng: np.random.Generator, number: int, leaving: bool) -> Look:
+        """Draw a clip of a source, and what is seen of it."""
         run, source = self._settings.run, self._sources[number]
         for _ in range(_MOST_DRAWS):
             clip = source.sample(rng, run.frames, run.frame_step)
             try:
-                return augment(clip, rng, self._settings.augmentation, self._image_size, run.objects, leaving)
+                return look(clip, rng, self._settings.augmentation, self._image_size, run.objects, leaving)
             except NoObjectError as error:
                 failure = error
         raise UsageError(

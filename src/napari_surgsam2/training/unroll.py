@@ -326,11 +326,13 @@ class Unroller:
 
         Returns also which they are, (N,) bool.
         """
-        if not share:
-            return decoded, torch.zeros_like(decoded.score[:, 0], dtype=torch.bool)
-        chosen = torch.from_numpy(rng.random(len(decoded.logits)) < share).to(decoded.logits.device)
-        wrong = mistaken_masks(masks, clip, rng).to(decoded.logits.dtype)
-        logits = torch.where(chosen[:, None, None, None], wrong, decoded.logits)
+        drawn = rng.random(len(decoded.logits)) < share
+        chosen = torch.from_numpy(drawn).to(decoded.logits.device)
+        if not drawn.any():
+            return decoded, chosen
+        wrong = mistaken_masks(masks, clip, rng, np.flatnonzero(drawn).tolist())
+        logits = decoded.logits.clone()
+        logits[chosen] = wrong.to(logits.dtype)
         return decoded._replace(logits=logits), chosen
 
     def _misremembered(
