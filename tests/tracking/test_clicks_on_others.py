@@ -9,7 +9,7 @@ from napari_surgsam2.evaluation import region_similarity
 from napari_surgsam2.network import NEGATIVE, NO_OBJECT_LOGIT, POSITIVE, Decoded
 from napari_surgsam2.prompts import Point, central_position
 from napari_surgsam2.synthetic import make_scene
-from napari_surgsam2.tracking.tracker import _without_others
+from napari_surgsam2.tracking.corrections import without_others
 
 SIZE = (320, 400)
 
@@ -98,7 +98,7 @@ def corrected(first, then, others):
         return then
 
     xy, labels = torch.tensor([[ON_LEFT]]), torch.tensor([[POSITIVE]])
-    return _without_others(decode, first, xy, labels, torch.tensor(others).reshape(-1, 2)), asked
+    return without_others(decode, first, xy, labels, torch.tensor(others).reshape(-1, 2)), asked
 
 
 def test_the_others_clicks_are_negative_ones_on_the_mask_so_far():

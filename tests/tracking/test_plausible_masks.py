@@ -62,20 +62,35 @@ AFTER_A_SLIVER = {
 @pytest.mark.parametrize("case", AFTER_A_SLIVER)
 def test_what_grows_many_times_and_is_elsewhere_is_of_another_thing(case):
     mask, stays = AFTER_A_SLIVER[case]
-    found = without_jumps(decoded(mask), [SLIVER], NO_POINTER)
+    found = without_jumps(decoded(mask), [[SLIVER]], NO_POINTER)
     assert (found.score[:, 0] > 0).tolist() == [stays]
     assert bool((found.logits > 0).any()) == (stays and case != "nothing")
 
 
 def test_an_object_that_is_surely_in_view_may_be_anywhere():
     large = box(0, 40, 30, 60)
-    assert there(without_jumps(decoded(large, score=4.0), [SLIVER], NO_POINTER)) == [True]
+    assert there(without_jumps(decoded(large, score=4.0), [[SLIVER]], NO_POINTER)) == [True]
 
 
 def test_an_object_not_seen_lately_may_be_anywhere():
     large = box(0, 40, 30, 60)
-    assert there(without_jumps(decoded(large), [None], NO_POINTER)) == [True]
-    assert there(without_jumps(decoded(large, large), [None, SLIVER], NO_POINTER)) == [True, False]
+    assert there(without_jumps(decoded(large), [[]], NO_POINTER)) == [True]
+    assert there(without_jumps(decoded(large, large), [[], [SLIVER]], NO_POINTER)) == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("before", "score", "stays"),
+    [
+        ([box(2, 0, 22, 20), box(4, 0, 24, 24)], 1.0, False),  # it stayed and is elsewhere at once
+        ([box(2, 0, 22, 20), box(4, 0, 24, 24)], 1.6, True),  # and is seen well there
+        ([box(2, 0, 22, 20), box(24, 0, 44, 20)], 1.0, True),  # it moved as far before
+        ([box(2, 0, 22, 20)], 1.0, True),  # nobody knows how it moves
+        ([box(40, 40, 52, 60), box(40, 40, 60, 60)], 1.0, True),  # it is where it was
+    ],
+)
+def test_what_is_elsewhere_at_once_is_of_another_thing(before, score, stays):
+    found = without_jumps(decoded(box(40, 40, 60, 60), score=score), [before], NO_POINTER)
+    assert there(found) == [stays]
 
 
 # Overlaps

@@ -55,6 +55,16 @@ class FrameMemory:
     active: ActiveMemory | None = None
 
     @property
+    def is_given(self) -> bool:
+        """Whether the user gave the mask, so that it is certain."""
+        return self.prompted and self.iou == 1
+
+    @property
+    def trust(self) -> float:
+        """How well the mask is expected to fit: its predicted IoU, or 0 where there is none."""
+        return self.iou if self.score > 0 else 0.0
+
+    @property
     def nbytes(self) -> int:
         """Host memory taken, in bytes."""
         features = 0 if self.features is None else self.features.nbytes

@@ -12,7 +12,6 @@ from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PO
 from napari_surgsam2.prompts import Box, Mask, Point, Prompt
 
 from .memory import FrameMemory
-from .plausibility import Claim
 
 
 @dataclass(eq=False)
@@ -124,12 +123,8 @@ class TrackedObject:
 
     @property
     def trust(self) -> float:
-        """The highest predicted IoU of the frames where it is prompted and in view; 0 of none."""
-        return max((memory.iou for memory in self.conditioning.values() if memory.score > 0), default=0.0)
-
-    def claim(self, memory: FrameMemory) -> Claim:
-        """Return what the object has in the frame of one of its memories."""
-        return Claim(memory.logits, self.trust, given=memory.prompted and memory.iou == 1)
+        """The highest trust of the frames where it is prompted; 0 of none."""
+        return max((memory.trust for memory in self.conditioning.values()), default=0.0)
 
     def pending_frames(self) -> list[int]:
         """Return the frames whose newest prompts have no mask yet, ascending."""

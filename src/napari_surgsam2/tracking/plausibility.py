@@ -17,7 +17,9 @@ _HOPELESS = 0.02  # predicted IoU
 _NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
 _GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
 _STAYED = 0.5  # of the smaller of two masks: what they share if the object is where it was
+_APART = 0.3  # likewise: of masks that share less, only what moves fast has both, which is seen well
 _SURE = 2.2  # logit of being in view, 0.9, from which on an object may be anywhere
+_FAIRLY_SURE = 1.4  # likewise, 0.8: from which on it may be elsewhere, if it has not grown
 _TRUST = 3.0  # logits for a predicted IoU of 1
 _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
 
@@ -27,31 +29,41 @@ def without_hopeless(decoded: Decoded, no_pointer: Tensor) -> Decoded:
     return _without(decoded, decoded.iou < _HOPELESS, no_pointer)
 
 
-def without_jumps(decoded: Decoded, last_seen: Sequence[Tensor | None], no_pointer: Tensor) -> Decoded:
+def without_jumps(decoded: Decoded, last_seen: Sequence[Sequence[Tensor]], no_pointer: Tensor) -> Decoded:
     """Return the masks, none of those that must be of something else than what was there before.
 
     An object that dwindles, at the edge of the picture or behind another one, and is then many times as
-    large without being where it was, has left, and the mask is of something like it; unless the network is
-    sure that it is in view.
+    large without being where it was, has left, and the mask is of something like it, unless the network is
+    sure that it is in view. So it is with one that is elsewhere but not larger, unless the network is fairly
+    sure, or the object moved as far before.
 
     Parameters
     ----------
     decoded : Decoded
         Of B objects.
-    last_seen : sequence of tensor of shape (4 h, 4 w), or None
-        The logits that each object was last seen with, within `MEMORY_OF_PLACE` frames; None if it was not.
+    last_seen : sequence of B sequences of at most two tensors, shape (4 h, 4 w)
+        The logits that each object was last seen with, within `MEMORY_OF_PLACE` frames, the newest first.
     no_pointer : tensor, shape (1, dim)
         The pointer of objects out of view.
     """
-    if all(logits is None for logits in last_seen):
+    if not any(last_seen):
         return decoded
     nothing = torch.full(decoded.logits.shape[-2:], NO_OBJECT_LOGIT)
-    before = torch.stack([nothing if logits is None else logits for logits in last_seen])
-    was, now = (before > 0).to(decoded.logits.device).flatten(1), (decoded.logits > 0).flatten(1)
-    area_before, area_now, shared = was.sum(1), now.sum(1), (was & now).sum(1)
-    elsewhere = shared < _STAYED * torch.minimum(area_before, area_now)
-    jumped = (area_before > 0) & (area_now > _GROWTH * area_before) & elsewhere
-    return _without(decoded, jumped[:, None] & (decoded.score < _SURE), no_pointer)
+    newest = torch.stack([seen[0] if len(seen) > 0 else nothing for seen in last_seen])
+    older = torch.stack([seen[1] if len(seen) > 1 else nothing for seen in last_seen])
+    was, was_before, now = (
+        (logits > 0).to(decoded.logits.device).flatten(1) for logits in (newest, older, decoded.logits)
+    )
+    known, score = was.any(1), decoded.score[:, 0]
+    grown = (now.sum(1) > _GROWTH * was.sum(1)) & ~_share(was, now, _STAYED) & (score < _SURE)
+    moved = ~_share(was, now, _APART) & _share(was_before, was, _APART) & (score < _FAIRLY_SURE)
+    return _without(decoded, (known & (grown | moved))[:, None], no_pointer)
+
+
+def _share(some: Tensor, others: Tensor, least: float) -> Tensor:
+    """Say of pairs of masks (B, N) whether they share a part of the smaller one; False of empty ones."""
+    smaller = torch.minimum(some.sum(1), others.sum(1))
+    return ((some & others).sum(1) >= least * smaller) & (smaller > 0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Claim:
     logits : tensor, shape (4 h, 4 w)
         Its mask logits.
     trust : float
-        The highest predicted IoU of its prompted frames.
+        The highest predicted IoU of its prompted frames, or that of this one where it is prompted too.
     given : bool
         Whether the user gave the mask; what is in it is certain.
     """
@@ -76,8 +88,8 @@ class Claim:
 def separate(logits: Tensor, trust: Sequence[float], others: Sequence[Claim]) -> Tensor:
     """Give each pixel to one object: to that of the highest logit, more or less.
 
-    Objects are the more trusted the better the best of their clicked masks is expected to fit, but not much:
-    the difference of two predicted IoUs counts as 3 times as much of a logit.
+    Objects are the more trusted the better their clicked masks are expected to fit, but not much: the
+    difference of two predicted IoUs counts as 3 times as much of a logit.
 
     Parameters
     ----------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,28 +18,33 @@ from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.checkpoints.loading import is_out_of_memory
 from napari_surgsam2.errors import DeviceMemoryError, PromptError
 from napari_surgsam2.network import (
-    NEGATIVE,
     ConvNetConfig,
     Decoded,
     FrameFeatures,
-    contradicted_clicks,
 )
 from napari_surgsam2.prompts import BoolArray, Box, Mask, Point, Prompt, check_prompts
 from napari_surgsam2.settings import TrackingSettings
 from napari_surgsam2.video import Video, open_video
 
+from .corrections import Decode, unless_worse, without_others
 from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
 from .objects import FramePrompts, TrackedObject, Visit
-from .plausibility import MEMORY_OF_PLACE, separate, without_hopeless, without_jumps, without_overlaps
+from .plausibility import (
+    MEMORY_OF_PLACE,
+    Claim,
+    separate,
+    without_hopeless,
+    without_jumps,
+    without_overlaps,
+)
+from .precision import resolve_precision
 from .propagation import Direction, NeededFrames, Propagation
 from .pruning import EfficientFramePruning, PruningStrategy
 from .recall import MemoryRecall, Recalled, doubtful_frames
 from .result import FrameResult, MemoryUse
 from .threads import torch_threads
 from .views import decode_views
-
-Decode: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Decoded]
 
 
 class Tracker:
@@ -547,15 +553,16 @@ class Tracker:
         if self.settings.exclusive:
             others = [obj for obj in self._objects.values() if obj not in objects]
             has = [(obj, memory) for obj in others if (memory := self._memory(obj, frame)) is not None]
-            claims = [obj.claim(memory) for obj, memory in has]
+            claims = [Claim(memory.logits, obj.trust, memory.is_given) for obj, memory in has]
             decoded = without_overlaps(decoded, [obj.trust for obj in objects], claims, no_pointer)
         return decoded
 
-    def _last_seen(self, obj: TrackedObject, frame: int, reverse: bool) -> Tensor | None:
-        """Return the logits of the mask that an object had last, going forward or backward, if lately."""
+    def _last_seen(self, obj: TrackedObject, frame: int, reverse: bool) -> list[Tensor]:
+        """Return the logits of the two masks that an object had last, the newest first; of lately only."""
         step = 1 if reverse else -1
         near = (self._memory(obj, frame + step * d) for d in range(1, MEMORY_OF_PLACE + 1))
-        return next((memory.logits for memory in near if memory is not None and memory.score > 0), None)
+        seen = (memory.logits for memory in near if memory is not None and memory.score > 0)
+        return list(islice(seen, 2))
 
     def _result(
         self,
@@ -630,10 +637,10 @@ class Tracker:
             decoded = decode(xy, labels, earlier)
             if self.settings.obey_clicks:
                 if prior is not None and prompts.box is None and not prompts.mask_pending:
-                    decoded = _unless_worse(decoded, prior, xy, labels)
+                    decoded = unless_worse(decoded, prior, xy, labels)
                 if self.settings.exclusive:
                     away = self._clicks_on_others(obj, frame) if others is None else others
-                    decoded = _without_others(decode, decoded, xy, labels, self._places(away))
+                    decoded = without_others(decode, decoded, xy, labels, self._places(away))
             if self.settings.doubt_masks and prior is not None and prompts.only_negative:
                 # They tell what the object is not, and not what it is.
                 decoded = decoded._replace(iou=decoded.iou.clamp(max=prior.iou))
@@ -688,10 +695,13 @@ class Tracker:
         """
         if memory.features is None:
             device, logits = self.model.device, memory.logits[None]
-            if self.settings.exclusive and memory.prompted and memory.iou < 1:
+            if self.settings.exclusive and memory.prompted and not memory.is_given:
                 others = [o for o in self._objects.values() if o is not obj and frame in o.conditioning]
-                claims = [other.claim(other.conditioning[frame]) for other in others]
-                logits = separate(logits, [obj.trust], claims)
+                claims = [
+                    Claim(m.logits, m.trust, m.is_given) for m in (o.conditioning[frame] for o in others)
+                ]
+                # As far as this frame tells: so it is the same, whatever is prompted later in others.
+                logits = separate(logits, [memory.trust], claims)
             logits = logits[None].to(device)
             score = torch.tensor([[memory.score]], device=device)
             features = self._frames.features(frame)
@@ -725,59 +735,11 @@ class Tracker:
     @property
     def precision(self) -> torch.dtype:
         """The network's arithmetic: torch.float32 or torch.bfloat16."""
-        wanted: Literal["auto", "float32", "bfloat16"] = self.settings.precision
-        if wanted == "auto":
-            wanted = "bfloat16" if _has_bfloat16(self.model.device, self._is_small) else "float32"
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+        return resolve_precision(self.settings.precision, self.model.device, self._is_small)
 
     @property
     def _is_small(self) -> bool:
         return isinstance(self.model.network.config.trunk, ConvNetConfig)
-
-
-def _has_bfloat16(device: torch.device, small: bool) -> bool:
-    """Whether a device reckons in bfloat16 itself: a card of CUDA, or for `small` networks a processor."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):  # torch tells it of the current one only
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu" and small:
-        tell = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch cannot
-        return bool({"avx512_bf16", "amx_bf16"} & {name for name, has in tell().items() if has})
-    return False
-
-
-def _unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:
-    """Return the mask so far, if clicks that it contradicts led to none that obeys more or may fit better."""
-    logits = prior.logits[None, None].to(xy.device)
-    before, now = (int(contradicted_clicks(mask, xy, labels)) for mask in (logits, decoded.logits))
-    if prior.score <= 0 or not before or now < before or float(decoded.iou) >= prior.iou:
-        return decoded
-    pointer = prior.pointer[None].to(xy.device)
-    score, iou = (torch.tensor([[value]], device=xy.device) for value in (prior.score, prior.iou))
-    return Decoded(logits, pointer, score, iou)
-
-
-def _without_others(decode: Decode, decoded: Decoded, xy: Tensor, labels: Tensor, others: Tensor) -> Decoded:
-    """Correct a mask that covers places (N, 2) clicked on other objects, as negative clicks there would.
-
-    It stays as it is if that helps none of them, or would cost a click of its own or the object itself.
-    """
-    if not len(others):
-        return decoded
-    negative = torch.full((len(others), 1), NEGATIVE, device=xy.device)
-    covered = (
-        contradicted_clicks(decoded.logits.expand(len(others), -1, -1, -1), others[:, None], negative) > 0
-    )
-    if not covered.any():
-        return decoded
-    away = others[covered[:, 0]][None]
-    all_xy, all_labels = torch.cat((xy, away), dim=1), torch.cat((labels, negative[: away.shape[1]].T), dim=1)
-    again = decode(all_xy, all_labels, decoded.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE))
-    if float(decoded.score) > 0 >= float(again.score):
-        return decoded
-    before, now = (int(contradicted_clicks(d.logits, xy, labels)) for d in (decoded, again))
-    all_before, all_now = (int(contradicted_clicks(d.logits, all_xy, all_labels)) for d in (decoded, again))
-    return again if now <= before and all_now < all_before else decoded
 
 
 def _given_mask(obj: TrackedObject, frame: int) -> BoolArray | None:
