@@ -12,12 +12,15 @@ from napari.utils.notifications import NotificationSeverity, notification_manage
 from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
+from skimage.draw import ellipse
 
 from napari_surgsam2._napari import slices
 from napari_surgsam2._napari.saving import StackLabels
 from napari_surgsam2.prompts import Box, Mask, Point
 
 from .conftest import click_on, press, true_objects, until
+from .sessions import click, overlap, session_on
+from .sessions import track as track_there
 
 FRAMES = 8
 GROUND = (40.0, 60.0)  # where no object is in any frame
@@ -335,6 +338,29 @@ def test_undo_forgets_that_a_mask_was_painted_and_redo_knows_it_again(session):
     track(session)
     assert [(p.frame, p.object_id) for p in session.all_prompts if isinstance(p, Mask)] == [(3, 1)]
     np.testing.assert_array_equal(session.canvas.frame(3) == 1, painted[3] == 1)
+
+
+def test_a_click_after_an_undone_pass_refines_the_mask_that_is_seen(qapp):
+    """And not the one of the pass that is undone, which the tracker had in its place."""
+    video = np.random.default_rng(7).integers(40, 60, (6, 96, 112)).astype(np.uint8)
+    other = np.zeros(video.shape, dtype=bool)
+    for t in range(len(video)):
+        video[t][ellipse(30, 30 + 2 * t, 16, 14)] += 140
+        other[t][ellipse(70, 80 - 2 * t, 12, 16)] = True
+    video[other] += 180
+    with session_on(video) as session:
+        click(session, Point(0, 30.0, 30.0, 1))
+        track_there(session, "forward")
+        before = masks(session)
+        click(session, Mask(3, other[3], 1))
+        track_there(session, "forward", start=3)
+        assert overlap(masks(session)[5] == 1, before[5] == 1) < 0.5
+        session.undo()
+        session.undo()
+        session.wait(30)
+        np.testing.assert_array_equal(masks(session), before)
+        click(session, Point(5, 30.0, 58.0, 1, False))  # beside it
+        assert overlap(masks(session)[5] == 1, before[5] == 1) > 0.9
 
 
 def test_an_object_that_comes_back_has_what_was_painted_of_it(session):

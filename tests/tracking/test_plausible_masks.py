@@ -234,3 +234,36 @@ def test_what_an_object_had_is_another_s_again_when_it_is_removed(nano):
         found.append(np.stack([r.logits for r in tracker.propagate()]))
         tracker.close()
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_prompts_of_other_frames_that_were_taken_back_leave_no_trace(nano):
+    """Not even in what a frame with two objects is remembered as, though one was trusted more meanwhile."""
+    video = crossing()[0][::-1][:7]
+    found = []
+    for also_box in (False, True):
+        tracker = Tracker(nano, video)
+        tracker.add_points(0, 1, [(50, 90)])
+        tracker.add_points(0, 2, [(90, 104)])
+        if also_box:
+            tracker.add_box(6, 1, (29, 54, 70, 72))
+            list(tracker.propagate(frames=(0, 2)))
+            tracker.clear_prompts(6, 1)
+            for i in (1, 2):
+                tracker.forget(i, range(7))
+        found.append(np.stack([r.logits for r in tracker.propagate(frames=(0, 4))]))
+        tracker.close()
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_a_given_mask_stays_where_negative_clicks_beside_it_ask_for_nothing(nano):
+    video, labels = crossing()
+    mask = labels[0] == 1
+    tracker = Tracker(nano, video)
+    tracker.add_mask(0, 1, mask)
+    for at in ((70, 104), (20, 20)):
+        tracker.add_points(0, 1, [at], [0])
+        assert region_similarity(tracker.predict(0).masks()[0], mask) > 0.9
+    assert tracker.predict(0).ious.tolist() == [1]
+    tracker.add_points(0, 1, [(60, 37)], [0])
+    assert not tracker.predict(0).masks()[0][60, 37]
+    tracker.close()

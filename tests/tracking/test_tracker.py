@@ -589,10 +589,31 @@ def test_numpy_integers_are_integers(model, clip) -> None:
     run(tracker, "forward", start=np.int64(0), stop=np.int64(24))
 
     assert tracker.predict(np.int64(2)).object_ids.tolist() == [1]
+    tracker.forget(np.int64(1), np.arange(1, 24))  # most of them are in the file for what was let go
+    assert not any(len(tracker.result(frame).object_ids) for frame in range(1, 24))
     tracker.remove_object(np.int64(1))
     click(tracker, frame=20)
     with pytest.raises(PromptError, match="No object is prompted on frame 2"):
         tracker.predict(2)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_given_mask_keeps_its_pixels_in_labels_too(exclusive: bool) -> None:
+    """However high the logits of another object are there; unless things may lie within things."""
+    given = np.zeros((16, 16), bool)
+    given[4:8, 4:8] = True
+    sure = np.full((16, 16), 15.0, np.float32)
+    result = FrameResult(
+        frame=0,
+        object_ids=np.array([1, 2]),
+        logits=np.stack([np.zeros_like(sure), sure]),
+        scores=np.ones(2, np.float32),
+        ious=np.ones(2, np.float32),
+        video_shape=(16, 16),
+        given={1: given},
+        exclusive=exclusive,
+    )
+    np.testing.assert_array_equal(result.labels(), np.where(given & exclusive, 1, 2))
 
 
 def test_an_object_taken_away_and_added_again_is_a_new_one(tracker: Tracker) -> None:

@@ -71,6 +71,7 @@ class Drawing:
         self._awaited: dict[int, set[Key]] = {}  # by step, what it has no mask of yet
         self._answered: dict[int, set[Key]] = {}  # by step, what it has got
         self._elsewhere: dict[Plane, _Plane] = {}
+        self._untracked: set[Key] = set()  # of the swap under way: masks of passes that are others now
 
     # What is drawn into
 
@@ -302,7 +303,7 @@ class Drawing:
     def begin_pass(self, prompts: PromptState) -> None:
         """Begin a step of tracking."""
         self.end_pass()
-        self._pass = self.history.begin("tracking", prompts, prompts)
+        self._pass = self.history.begin("tracking", prompts, prompts, is_pass=True)
 
     def end_pass(self) -> None:
         """End the step of tracking; there is none where nothing changed."""
@@ -391,6 +392,7 @@ class Drawing:
         swapped back either is left out when the step is swapped the next time.
         """
         swapped: list[Index] = []
+        self._untracked.clear()
         try:
             for index in list(step.frames):
                 found = set() if index in step.ahead else self._swap_frame(step, index)
@@ -412,6 +414,8 @@ class Drawing:
                 self.canvas.write_at(index, now.labels())
             raise
         step.frames[index] = now
+        if step.is_pass:
+            self._untracked |= {(frame, i) for i in _differing(now.labels(), state.labels())}
         self.records.restore(frame, state.known)
         self.edited = {key for key in self.edited if key[0] != frame} | {(frame, i) for i in state.edited}
         return set(state.known)
@@ -428,18 +432,25 @@ class Drawing:
         return 0 if axis is None else index[axis]
 
     def no_longer_tracked(self, step: Step) -> dict[int, list[int]]:
-        """Return, by object, the frames of a swapped step that hold no mask of a pass any more.
+        """Return, by object, the frames of a swapped step whose masks are not those of the tracker any more.
 
-        The tracker is to forget them, so that no click refines what is not seen.
+        The tracker is to forget them, so that no click refines what is not seen, nor is anything tracked from
+        it. Masks of prompts it makes itself, when these are restored.
         """
         swapped = {self._frame_at(index) for index in step.frames}
         lost = {
             (frame, i)
             for frame, i in self.on_tracker
-            if frame in swapped and not self.records.has_mask(i, frame)
+            if (frame, i) in self._untracked or (frame in swapped and not self.records.has_mask(i, frame))
         }
         self.on_tracker -= lost
         return {i: sorted(f for f, j in lost if j == i) for i in sorted({i for _, i in lost})}
+
+
+def _differing(some: npt.NDArray[Any], others: npt.NDArray[Any]) -> set[int]:
+    """Return the objects whose masks are not the same in two pictures of labels."""
+    where = some != others
+    return set(np.unique(np.concatenate([some[where], others[where]])).tolist()) - {0}
 
 
 def _over(painted: npt.NDArray[Any], bare: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> npt.NDArray[Any]:

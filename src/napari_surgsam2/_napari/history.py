@@ -80,6 +80,8 @@ class Step:
         that after it while it is undone.
     ahead : set
         Those that are swapped already, though the step is not: they could not be swapped back.
+    is_pass : bool
+        Whether the masks were tracked in it, rather than made of prompts or painted.
     """
 
     token: int
@@ -88,6 +90,7 @@ class Step:
     after: Any
     frames: dict[tuple[int, ...], FrameState] = field(default_factory=dict)
     ahead: set[tuple[int, ...]] = field(default_factory=set)
+    is_pass: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -104,9 +107,9 @@ class History:
         self._undone: list[Step] = []
         self._bytes = 0  # of the steps that are done, or more
 
-    def begin(self, what: str, before: Any, after: Any) -> Step:
+    def begin(self, what: str, before: Any, after: Any, is_pass: bool = False) -> Step:
         """Start a step; what was undone cannot be done again any more."""
-        step = Step(next(_tokens), what, before, after)
+        step = Step(next(_tokens), what, before, after, is_pass=is_pass)
         self._done.append(step)
         self._undone.clear()
         return step

@@ -28,6 +28,7 @@ NO_OBJECT_LOGIT = -1024.0  # everywhere in the mask of an object that is not in 
 # A memory is encoded from 20 * probability - 10, and a mask that the user gave has the logits -10 and 10.
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
 GIVEN_MASK_LOGIT = 10.0
+_HIGHEST_IOU = 1 - 2**-10  # that is predicted: 1 is of given masks alone, and bfloat16 rounds up to it
 CONTRADICTION = 0.25  # of predicted IoU: what a click that a mask contradicts weighs
 _DENIAL = 3.0  # of the score's logit: what negative clicks weigh that the mask contradicts all the same
 _CLICKED_SCORE = 1e-3  # at least, of an object that the user says is in the frame
@@ -233,7 +234,8 @@ class Sam2Network(nn.Module):
         logits = torch.where(present[..., None, None], logits, NO_OBJECT_LOGIT)
         token = masks.tokens.take_along_dim(best[..., None], dim=1)[:, 0]
         pointer = torch.where(present, self.obj_ptr_proj(token).float(), self.no_obj_ptr)
-        return Decoded(logits, pointer, score, masks.iou.take_along_dim(best, dim=1).float())
+        iou = masks.iou.take_along_dim(best, dim=1).float().clamp(max=_HIGHEST_IOU)
+        return Decoded(logits, pointer, score, iou)
 
     @staticmethod
     def best(masks: DecodedMasks, contradicted: Tensor | None) -> Tensor:

@@ -17,10 +17,17 @@ Decode: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Decoded]
 
 
 def unless_worse(decoded: Decoded, prior: FrameMemory, xy: Tensor, labels: Tensor) -> Decoded:
-    """Return the mask so far, if clicks that it contradicts led to none that obeys more or may fit better."""
+    """Return the mask so far, if clicks that it contradicts led to none that obeys more or may fit better.
+
+    A mask that the user gave stays too where all clicks are negative and it contradicts none of them.
+    """
     logits = prior.logits[None, None].to(xy.device)
     before, now = (int(contradicted_clicks(mask, xy, labels)) for mask in (logits, decoded.logits))
-    if prior.score <= 0 or not before or now < before or float(decoded.iou) >= prior.iou:
+    if before:
+        stays = now >= before and float(decoded.iou) < prior.iou
+    else:
+        stays = prior.is_given and bool((labels <= NEGATIVE).all())
+    if prior.score <= 0 or not stays:
         return decoded
     pointer = prior.pointer[None].to(xy.device)
     score, iou = (torch.tensor([[value]], device=xy.device) for value in (prior.score, prior.iou))

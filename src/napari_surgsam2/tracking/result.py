@@ -57,6 +57,8 @@ class FrameResult:
         By object id, for the objects that were tracked into this frame just now.
     given : mapping of int to ndarray, shape (Y, X), bool
         By object id, the masks that the user gave for this frame; `masks` returns them as they are.
+    exclusive : bool
+        In `labels`, given masks keep all their pixels; see `TrackingSettings`.
     fill_holes, remove_speckles : int
         Clean-up of `masks` and `labels`; see `TrackingSettings`.
     """
@@ -69,6 +71,7 @@ class FrameResult:
     video_shape: tuple[int, int]
     memory: Mapping[int, MemoryUse] = field(default_factory=dict)
     given: Mapping[int, BoolArray] = field(default_factory=dict)
+    exclusive: bool = True
     fill_holes: int = 0
     remove_speckles: int = 0
 
@@ -101,7 +104,8 @@ class FrameResult:
     def labels(self) -> npt.NDArray[np.unsignedinteger]:
         """Return a labels image at the video's resolution, (Y, X) uint8, or wider for ids above 255.
 
-        0 is background; where masks overlap the object with the largest logit wins.
+        0 is background; where masks overlap the object with the largest logit wins, or one whose mask was
+        given, if they are `exclusive`.
         """
         ids = self.object_ids.astype(np.min_scalar_type(int(self.object_ids.max(initial=1))))
         logits = self.video_logits()
@@ -112,6 +116,8 @@ class FrameResult:
         labels = np.zeros(self.video_shape, dtype=ids.dtype)
         highest = np.full(self.video_shape, -np.inf, dtype=np.float32)
         for object_id, mask, logit in zip(ids, masks, logits, strict=True):
+            if self.exclusive and int(object_id) in self.given:
+                logit = np.full_like(logit, np.inf)
             wins = mask & (logit > highest)
             labels[wins] = object_id
             highest[wins] = logit[wins]

@@ -307,7 +307,7 @@ class Tracker:
             If there is no such object.
         """
         obj, chosen = self._known(object_id), {operator.index(frame) for frame in frames}
-        self._store.remove(object_id, sorted(chosen))
+        self._store.remove(obj.object_id, sorted(chosen))
         for frame in chosen:
             obj.visited.pop(frame, None)
         obj.active -= chosen - obj.conditioning.keys()
@@ -585,6 +585,7 @@ class Tracker:
             video_shape=(self.video.height, self.video.width),
             memory=use or {},
             given={obj.object_id: mask for obj, _ in found if (mask := _given_mask(obj, frame)) is not None},
+            exclusive=self.settings.exclusive,
             fill_holes=self.settings.fill_holes,
             remove_speckles=self.settings.remove_speckles,
         )
@@ -622,10 +623,11 @@ class Tracker:
             decoded = network.decode_given_mask(features, given)
         else:
             xy, labels = prompts.network_points((self.video.height, self.video.width), self.model.image_size)
-            earlier: Tensor | None = None
             if given is not None and prompts.mask_pending:
-                earlier = network.decode_given_mask(features, given).logits
-            elif prior is not None:
+                (prior,) = self._host_memories(network.decode_given_mask(features, given), reverse)
+                prior.prompted = True
+            earlier: Tensor | None = None
+            if prior is not None:
                 earlier = prior.logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)[None, None].to(self.model.device)
             xy, labels = xy.to(self.model.device), labels.to(self.model.device)
             recalled: Recalled | None = None
@@ -636,7 +638,7 @@ class Tracker:
             decode = self._decoder(frame, features, recalled)
             decoded = decode(xy, labels, earlier)
             if self.settings.obey_clicks:
-                if prior is not None and prompts.box is None and not prompts.mask_pending:
+                if prior is not None and prompts.box is None:
                     decoded = unless_worse(decoded, prior, xy, labels)
                 if self.settings.exclusive:
                     away = self._clicks_on_others(obj, frame) if others is None else others
