@@ -369,3 +369,49 @@ def test_what_is_painted_where_a_click_led_to_no_mask_counts(session, monkeypatc
 
     assert Mask in given(session, 2)
     np.testing.assert_array_equal(session.canvas.frame(2) == 2, painted == 2)
+
+
+# Strokes that a pass made prompts of, after undo
+
+UPPER, LOWER = (10, 95), (80, 95)  # where the clip has nothing
+
+
+def undo(session, times):
+    for _ in range(times):
+        session.undo()
+        session.wait(30)
+
+
+def test_two_strokes_of_which_one_is_undone_leave_the_other(session):
+    first = paint(session, 3, 1, *UPPER)
+    track(session)
+    paint(session, 3, 1, *LOWER)
+    undo(session, 3)  # the second stroke, the pass, and that the first became a prompt
+    np.testing.assert_array_equal(session.canvas.frame(3), first)
+    track(session)
+    np.testing.assert_array_equal(session.canvas.frame(3) == 1, first == 1)
+
+
+def test_a_stroke_beside_a_painted_prompt_is_painted_still_when_its_pass_is_undone(session):
+    paint(session, 3, 1, *UPPER)
+    session.use_painted(3, 1)
+    session.wait(30)
+    both = paint(session, 3, 1, *LOWER)
+    track(session)
+    undo(session, 2)  # the pass, and that both strokes became a prompt
+    np.testing.assert_array_equal(session.canvas.frame(3), both)
+    track(session)
+    np.testing.assert_array_equal(session.canvas.frame(3) == 1, both == 1)
+
+
+def test_an_undone_click_leaves_no_tracked_mask_as_a_prompt(session):
+    """Where the tracker does not know the mask, the click makes a prompt of it."""
+    track(session)
+    undo(session, 1)
+    session.redo()
+    session.wait(30)
+    click(session, middle(MASKS, frame=3))
+    assert Mask in given(session, 3)
+    undo(session, 1)
+    track(session)
+    assert given(session, 3) == []

@@ -181,6 +181,11 @@ class Drawing:
             self._unpainted[key] = _digest(before == key[1])
         self.edited.add(key)
 
+    def take_as_painted(self, key: Key) -> None:
+        """Note that what is seen of an object in a frame was painted, whatever was painted since."""
+        self._unpainted.pop(key, None)
+        self.edited.add(key)
+
     def is_painted(self, key: Key) -> bool:
         """Whether an object was painted in a frame and not taken back, which is forgotten where it was.
 

@@ -92,7 +92,7 @@ class MaskGiver:
         before = self._prompts.masks.get(key)
         older = () if before is None else before.settled
         more = (p for p in settled if not isinstance(p, Mask))
-        self._prompts.masks[key] = GivenMask(mask, (*older, *more))
+        self._prompts.masks[key] = GivenMask(mask, (*older, *more), key in self._drawing.edited)
         self._drawing.edited.discard(key)
 
 

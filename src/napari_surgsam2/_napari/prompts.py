@@ -71,7 +71,7 @@ class BoxesState:
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask that the user painted and gave as a prompt.
+    """A mask that is a prompt: one that was painted, or that is seen but not known to the tracker.
 
     Attributes
     ----------
@@ -79,10 +79,13 @@ class GivenMask:
         The mask.
     settled : tuple of Prompt
         The clicks and boxes that were there before, which the mask stands in place of.
+    painted : bool
+        Whether it had been painted by hand when it was given.
     """
 
     mask: Mask
     settled: tuple[Prompt, ...] = ()
+    painted: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,9 @@ class Undoing:
             for object_id, frames in drawing.no_longer_tracked(step).items():
                 self._thread.forget(object_id, frames)
             for key, old in given.items():  # one that had been painted is as it was before it was given
-                painted = canvas.frame(key[0]) == key[1]
-                if key not in self._asking.prompts.masks and np.array_equal(painted, old.mask.mask):
-                    drawing.edited.add(key)
+                is_back = old.painted and self._asking.prompts.masks.get(key) is not old
+                if is_back and np.array_equal(canvas.frame(key[0]) == key[1], old.mask.mask):
+                    drawing.take_as_painted(key)
         for i in objects - {i for _, i in self._asking.known}:
             self._asking.take_off_tracker(i)
             if i != self._objects.current and not drawing.records[i].present.any():
