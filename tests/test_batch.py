@@ -689,7 +689,7 @@ def scheduler_at(port: int, workers: int = 1):
         threads_per_worker=1,
         protocol="tcp://",
         scheduler_port=port,
-        dashboard_address=None,
+        dashboard_address=":0",  # any port: others may be tested at once
         silence_logs=logging.CRITICAL,
     )
 
