@@ -698,10 +698,8 @@ class Tracker:
         if memory.features is None:
             device, logits = self.model.device, memory.logits[None]
             if self.settings.exclusive and memory.prompted and not memory.is_given:
-                others = [o for o in self._objects.values() if o is not obj and frame in o.conditioning]
-                claims = [
-                    Claim(m.logits, m.trust, m.is_given) for m in (o.conditioning[frame] for o in others)
-                ]
+                others = [o.conditioning.get(frame) for o in self._objects.values() if o is not obj]
+                claims = [Claim(m.logits, m.trust, m.is_given) for m in others if m is not None]
                 # As far as this frame tells: so it is the same, whatever is prompted later in others.
                 logits = separate(logits, [memory.trust], claims)
             logits = logits[None].to(device)

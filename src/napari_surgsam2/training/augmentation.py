@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from napari_surgsam2.errors import UsageError
 
-from .clips import VOID, SampledClip, TrainingClip, has_absence, shows_object
+from .clips import VOID, SampledClip, TrainingClip, may_hide, shows_object
 from .settings import AugmentationSettings
 
 _VIEWS = 8  # drawn until one keeps an object of the first frame
@@ -78,8 +78,9 @@ class Look:
 
     @property
     def has_absence(self) -> bool:
-        """As of `TrainingClip`."""
-        return has_absence(self.masks, self.annotated, self.void)
+        """Whether an object is out of view in a frame whose truth is known."""
+        known = self.annotated if self.void is None else self.annotated & ~may_hide(self.void)
+        return not bool(self.masks[:, known].flatten(2).any(2).all())
 
     def take(self, rng: np.random.Generator, settings: AugmentationSettings) -> TrainingClip:
         """Take the pictures, with colours, light and sharpness drawn at random."""
@@ -123,7 +124,7 @@ def look(
     views = [(backwards, _draw_view(rng, settings)) for _ in range(_VIEWS)]
     for turned, view in [*views, (backwards, _WHOLE), (False, _WHOLE)]:
         order = slice(None, None, -1 if turned else 1)
-        found = _large_enough(_look(clip.labels[order][:1], view, image_size), settings.smallest)
+        found = _large_enough(_labels_in(clip.labels[order][:1], view, image_size), settings.smallest)
         if len(found):
             break
     else:
@@ -132,7 +133,7 @@ def look(
             "with larger objects."
         )
     ids = rng.permutation(found)
-    labels = _look(clip.labels[order], view, image_size)
+    labels = _labels_in(clip.labels[order], view, image_size)
     annotated = clip.annotated[order].copy()
     if leaving:
         seen = [all((frame == i).any() for frame in labels[annotated]) for i in ids]
@@ -147,18 +148,6 @@ def look(
         torch.from_numpy(annotated),
         torch.from_numpy(void) if void.any() else None,
     )
-
-
-def augment(
-    clip: SampledClip,
-    rng: np.random.Generator,
-    settings: AugmentationSettings,
-    image_size: int,
-    objects: int,
-    leaving: bool = False,
-) -> TrainingClip:
-    """Vary a clip, resize it to a square and choose the objects to follow; as `look` and `Look.take`."""
-    return look(clip, rng, settings, image_size, objects, leaving).take(rng, settings)
 
 
 def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _View:
@@ -181,7 +170,7 @@ def _draw_view(rng: np.random.Generator, settings: AugmentationSettings) -> _Vie
     return _View(matrix, (float(share[0]), float(share[1])), not (settings.affine or boxed))
 
 
-def _look(labels: npt.NDArray[np.integer], view: _View, size: int) -> npt.NDArray[np.integer]:
+def _labels_in(labels: npt.NDArray[np.integer], view: _View, size: int) -> npt.NDArray[np.integer]:
     """Return the labels (T, Y, X) as seen: (T, size, size), each pixel's as in its middle, 0 outside."""
     height, width = labels.shape[1:]
     middles = (np.arange(size) + 0.5) / size

@@ -62,11 +62,6 @@ class TrainingClip:
     annotated: Tensor
     void: Tensor | None = None
 
-    @property
-    def has_absence(self) -> bool:
-        """Whether an object is out of view in a frame whose truth is known."""
-        return has_absence(self.masks, self.annotated, self.void)
-
 
 class Truth(Protocol):
     """Labels of a video, indexed by frame: an array (T, Y, X), or what reads frames when asked."""
@@ -186,12 +181,6 @@ def may_hide(void: Tensor) -> Tensor:
     least = -F.max_pool2d(-void[:, None].float(), (1, side), stride=1)
     wide: Tensor = -F.max_pool2d(-least, (side, 1), stride=1) >= 1
     return wide.flatten(1).any(1)
-
-
-def has_absence(masks: Tensor, annotated: Tensor, void: Tensor | None) -> bool:
-    """Whether an object is out of view in a frame whose truth is known; parameters as of `TrainingClip`."""
-    known = annotated if void is None else annotated & ~may_hide(void)
-    return not bool(masks[:, known].flatten(2).any(2).all())
 
 
 def draw_clip(
