@@ -113,7 +113,7 @@ def test_twelve_clips_two_failures_and_a_killed_worker(archive: Path, tiny_model
 
 @needs_sigkill
 def test_interrupted_then_killed_altogether_then_finished(archive: Path, tiny_model: Model) -> None:
-    tifffile.imwrite(archive / "clip2.tif", moving_blobs(100, 64, 64), photometric="rgb")
+    tifffile.imwrite(archive / "clip2.tif", moving_blobs(60, 64, 64), photometric="rgb")
     table = (archive / "jobs.csv").read_text().splitlines()
     (archive / "short.csv").write_text("\n".join([table[0], table[1 + LONG], table[1]]) + "\n")
 

@@ -83,8 +83,18 @@ def test_a_run_leaves_a_model_that_tracks(finished):
     model = load_model(run.folder / run.MODEL)
     assert model.image_size == 64
     assert model.network.config == NetworkConfig.from_dict(NETWORK)
+    expected = run.model().network.state_dict()
     for name, value in model.network.state_dict().items():
-        torch.testing.assert_close(value, run.model().network.state_dict()[name])
+        torch.testing.assert_close(value, expected[name])
+
+
+def same_weights(a, b):
+    """Compare the networks of two runs, and their averages."""
+    pairs = (
+        (x.state_dict(), y.state_dict())
+        for x, y in ((a.network, b.network), (a.model().network, b.model().network))
+    )
+    return all(torch.equal(value, y[name]) for x, y in pairs for name, value in x.items())
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(finished, tmp_path):
@@ -98,10 +108,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(finished, tmp_pat
     again = list(resumed.steps())
     assert [r.step for r in again] == [3, 4]
     assert [r.loss for r in again] == [r.loss for r in reports[2:]]
-    for name, value in resumed.network.state_dict().items():
-        assert torch.equal(value, whole.network.state_dict()[name]), name
-    for name, value in resumed.model().network.state_dict().items():
-        assert torch.equal(value, whole.model().network.state_dict()[name]), name
+    assert same_weights(resumed, whole)
     with (resumed.folder / resumed.STEP_LOG).open(newline="") as file:
         assert [int(r["step"]) for r in csv.DictReader(file)] == [1, 2, 3, 4]
 
@@ -120,8 +127,7 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(finished, tmp_path):
     resumed = TrainingRun(config)
     assert resumed.step == 1
     list(resumed.steps())
-    for name, value in resumed.network.state_dict().items():
-        assert torch.equal(value, whole.network.state_dict()[name]), name
+    assert same_weights(resumed, whole)
     assert rows(run.folder) == rows(whole.folder)
 
 
@@ -403,14 +409,6 @@ def test_statistics_keep_their_bits_in_half_the_size(tmp_path):
     state[variance].fill_(1e6)
     save_model(tmp_path / "half.safetensors", state, config, 96, half=True)
     assert (load_model(tmp_path / "half.safetensors").network.state_dict()[variance] == 1e6).all()
-
-
-def same_weights(a, b):
-    """Compare networks and averages."""
-    pairs = ((a.network, b.network), (a.model().network, b.model().network))
-    return all(
-        torch.equal(value, y.state_dict()[name]) for x, y in pairs for name, value in x.state_dict().items()
-    )
 
 
 def test_a_run_with_workers_goes_on_to_the_same_weights(finished, tmp_path):
