@@ -18,24 +18,25 @@ PACKAGE = Path(napari_surgsam2.__file__).parent
 HOST = {"napari", "qtpy", "magicgui", "superqt", "PyQt5", "PyQt6", "PySide2", "PySide6", "npe2"}
 
 # What each part may import of this package, besides itself.
-BASE = {"prompts", "settings", "errors", "paths"}
+BASE = {"prompts", "settings", "errors", "paths", "files"}
 ENGINE = {"network", "video", "checkpoints"} | BASE
 PIPELINE = ENGINE | {"tracking", "masks", "pipeline"}
 MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
+    "files": {"errors"},
     "settings": {"errors"},
     "prompts": {"errors", "paths"},
     "video": {"errors", "paths"},
     "network": {"errors"},
     "checkpoints": {"errors", "paths", "network"},
     "tracking": ENGINE,
-    "masks": {"errors", "paths", "video"},
+    "masks": {"errors", "paths", "files", "video"},
     "pipeline": PIPELINE,
     "project": PIPELINE,
     "benchmark": ENGINE | {"tracking"},
     "evaluation": PIPELINE,
-    "endovis": {"errors", "masks", "evaluation"},
+    "endovis": {"errors", "files", "masks", "evaluation"},
     "synthetic": ENGINE,
     "training": PIPELINE | {"evaluation", "synthetic"},
     "batch": PIPELINE | {"project"},

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ import numpy.typing as npt
 from .checkpoints import DEFAULT_MODEL, Model, load_model
 from .errors import OutputError, UsageError
 from .evaluation import label_scores
-from .masks import SheetFrame, contact_sheet, write_preview, writing
+from .files import made_aside, writing
+from .masks import SheetFrame, contact_sheet, write_preview
 from .paths import expanded
 from .pipeline import Reporting, TrackJob, run_job
 from .prompts import Point, central_position, points_to_csv
@@ -295,8 +294,7 @@ def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
         raise OutputError(f"{target / folders[0]} is a folder, which is not replaced; move it away.")
     # A folder that is there may be on another disk than its parent.
     around = target if target.is_dir() else target.parent
-    staging = around / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
+    with made_aside(target, around) as staging:
         with writing(target):
             staging.mkdir()
         yield staging
@@ -304,5 +302,3 @@ def _staging(target: Path, overwrite: bool) -> Iterator[Path]:
             target.mkdir(exist_ok=True)
             for name in FILES:
                 (staging / name).replace(target / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

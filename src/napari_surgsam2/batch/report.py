@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from napari_surgsam2.errors import OutputError
-from napari_surgsam2.masks import writing
+from napari_surgsam2.files import made_aside, writing
 from napari_surgsam2.paths import expanded
 
 from .jobs import Job
@@ -302,11 +301,8 @@ def _in_order(counts: dict[str, int]) -> list[tuple[Status, int]]:
 
 def _replace(path: Path, parts: Any) -> None:
     """Write a file so that at any time either the old or the new one stands there whole."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with made_aside(path) as temporary:
         with temporary.open("wb") as file:
             for part in parts:
                 file.write(part)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

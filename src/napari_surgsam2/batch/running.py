@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_surgsam2.errors import OutputError, UsageError
-from napari_surgsam2.masks import writing
+from napari_surgsam2.files import writing
 from napari_surgsam2.masks._files import is_taken
 from napari_surgsam2.masks._partial import mark_outdated, partial_folder, unmark_outdated
 

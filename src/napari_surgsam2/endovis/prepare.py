@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,8 @@ from PIL import Image
 
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.evaluation import ENDOVIS17_CLASSES, ENDOVIS18_CLASSES
-from napari_surgsam2.masks import refuse_to_replace, voc_palette, writing
+from napari_surgsam2.files import made_aside, put_folder, writing
+from napari_surgsam2.masks import refuse_to_replace, voc_palette
 
 from .instances import InstanceNumbers, Piece
 from .layout import FoundSequence, sort_files
@@ -136,10 +136,10 @@ def prepare_endovis(
     report = Report(str(target))
     if kinds["test"]:
         report.skipped.append(f"{kinds['test']} files of the test set of 2018, which has no instrument types")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with writing(target):
-            temporary.mkdir(parents=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with made_aside(target) as temporary:
+            temporary.mkdir()
             writer = _Writer(temporary, year, report, progress)
             if annotations is None:
                 for sequence in sequences.values():
@@ -150,9 +150,7 @@ def prepare_endovis(
                 raise UsageError(_nothing(year, annotations, report))
             writer.finish()
             _check_target(target, overwrite)  # again: somebody else may have made it meanwhile
-            _publish(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            put_folder(temporary, target)
     return report
 
 
@@ -392,18 +390,3 @@ def _check_target(target: Path, overwrite: bool) -> None:
     strangers = sorted({e.name for e in target.iterdir()} - _OWN_NAMES) if target.is_dir() else [target.name]
     if strangers:
         raise OutputError(f"{target} is not replaced, not even with --force: it contains {strangers[0]}.")
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Give the complete folder its name; an old one is moved aside for that, and back if it fails."""
-    if not target.exists():
-        temporary.rename(target)
-        return
-    aside = temporary.with_suffix(".old")
-    target.rename(aside)
-    try:
-        temporary.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

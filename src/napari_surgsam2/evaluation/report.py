@@ -6,14 +6,13 @@ import csv
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from napari_surgsam2.errors import OutputError
-from napari_surgsam2.masks import writing
+from napari_surgsam2.files import made_aside, writing
 
 from .challenge import ClassScores, join_class_scores
 from .scoring import Summary, VideoScores, summarize
@@ -115,12 +114,8 @@ def _number(value: float) -> float | None:
 def _new_file(target: Path, overwrite: bool) -> Iterator[IO[str]]:
     """Open a file that appears under its name when it is complete."""
     check_new_file(target, overwrite)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with writing(target):
-            # Names of files need not be text.
-            with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                yield file
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with made_aside(target) as temporary, writing(target):
+        # Names of files need not be text.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+        temporary.replace(target)

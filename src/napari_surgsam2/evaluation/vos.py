@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,12 @@ from PIL import Image
 
 from napari_surgsam2.checkpoints import DEFAULT_MODEL, Model, Progress, load_model
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.files import made_aside, put_folder, writing
 from napari_surgsam2.masks import (
     AlreadyCompleteError,
     read_labels,
     refuse_to_replace,
     voc_palette,
-    writing,
 )
 from napari_surgsam2.masks._files import is_litter
 from napari_surgsam2.masks._lock import FolderLock
@@ -324,23 +323,13 @@ def _write_pngs(
     strangers = (e for e in _entries(target) if not e.name.lower().endswith(".png"))
     if stranger := next((e.name for e in strangers if not is_litter(e)), None):
         raise OutputError(f"{target} is not replaced: it contains {stranger}. Move it away.")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside = temporary.with_suffix(".old")
-    try:
-        with writing(target):
-            temporary.mkdir()
-            for t, picture in enumerate(sequence.pictures):
-                # Pillow packs pixels by the palette's length, which ids may exceed.
-                _png(np.asarray(labels[t]), palette).save(temporary / f"{picture.stem}.png", bits=8)
-            _refuse_result(target, overwrite)
-            if target.exists():
-                target.rename(aside)
-            temporary.rename(target)
-    finally:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        for left in (temporary, aside):
-            shutil.rmtree(left, ignore_errors=True)
+    with made_aside(target) as temporary, writing(target):
+        temporary.mkdir()
+        for t, picture in enumerate(sequence.pictures):
+            # Pillow packs pixels by the palette's length, which ids may exceed.
+            _png(np.asarray(labels[t]), palette).save(temporary / f"{picture.stem}.png", bits=8)
+        _refuse_result(target, overwrite)
+        put_folder(temporary, target)
 
 
 def _refuse_result(target: Path, overwrite: bool) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from napari_surgsam2.errors import OutputError
-from napari_surgsam2.masks import writing
+from napari_surgsam2.files import made_aside, writing
 from napari_surgsam2.masks._identity import differences, is_of_another_version
 from napari_surgsam2.masks._lock import FolderLock
 
@@ -178,8 +177,7 @@ class VosRecord:
             "videos": self._speeds,
             "outdated": sorted(self._outdated),
         }
-        temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        with writing(self._path):
+        with made_aside(self._path) as temporary, writing(self._path):
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             temporary.replace(self._path)
 

@@ -4,7 +4,7 @@ Importing this needs numpy only; the libraries that read and write files are imp
 """
 
 from ._arrays import LabelArray
-from ._files import refuse_to_replace, writing
+from ._files import refuse_to_replace
 from ._overlay import overlay
 from .coco import write_coco
 from .contact_sheet import SheetFrame, contact_sheet
@@ -41,5 +41,4 @@ __all__ = [
     "write_preview",
     "write_tiff",
     "write_zarr",
-    "writing",
 ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.files import made_aside, put_folder, writing
 from napari_surgsam2.paths import expanded
 
 from .palette import voc_palette
@@ -27,8 +25,6 @@ _LONGEST_NAME = 220
 
 _ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 _COCO_KEYS = (b"annotations", b"categories", b"images", b"info", b"licenses", b"type", b"videos")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Format(Enum):
@@ -119,22 +115,6 @@ def refuse_to_replace(
             )
 
 
-@contextlib.contextmanager
-def writing(path: Path, no_space: str = "free space and try again") -> Iterator[None]:
-    """Turn the operating system's errors into OutputError; `no_space` is the remedy for a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise OutputError(f"No space left on the disk of {path}; {no_space}.") from error
-        if error.errno in _NO_PERMISSION:
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror}. Change the permissions of {path.parent}, or "
-                f"choose another output."
-            ) from error
-        raise OutputError(f"{path} cannot be written: {error}.") from error
-
-
 def is_litter(path: Path) -> bool:
     """Whether a file is of those that file managers put into folders, unasked."""
     named = path.name in _LITTER or path.name.startswith("._")  # as macOS does on foreign disks
@@ -173,11 +153,11 @@ def check_target(path: Path, kind: Format, *, overwrite: bool) -> None:
         )
 
 
-def publish(payload: Path, target: Path, kind: Format, *, overwrite: bool, aside: Path) -> None:
+def publish(payload: Path, target: Path, kind: Format, *, overwrite: bool, aside: Path | None = None) -> None:
     """Give the complete `payload` its final name, replacing an old result at once.
 
-    A folder cannot replace another in one step: the old one is moved to `aside` first, and back if the new
-    one cannot be moved in. All three must be on one file system.
+    An old folder is moved to `aside` first, and back if the new one cannot be moved in. All three must be on
+    one file system.
 
     Raises
     ------
@@ -190,44 +170,16 @@ def publish(payload: Path, target: Path, kind: Format, *, overwrite: bool, aside
         return
     if _is_empty_folder(target):
         target.rmdir()
-    if not target.exists():
-        payload.rename(target)
-        return
-    target.rename(aside)
-    try:
-        payload.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    put_folder(payload, target, aside)
 
 
 @contextlib.contextmanager
 def new_output(path: Path, kind: Format, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary name beside `path` to write to; at the end it becomes `path`, or goes on failure."""
     check_target(path, kind, overwrite=overwrite)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with writing(path):
-            yield temporary
-            publish(temporary, path, kind, overwrite=overwrite, aside=temporary.with_suffix(".old"))
-    finally:
-        remove(temporary)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that at any time either the old or the new one stands there whole."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all in it, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    with made_aside(path) as temporary, writing(path):
+        yield temporary
+        publish(temporary, path, kind, overwrite=overwrite)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -31,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.files import remove, write_atomically, writing
 
-from ._files import Format, check_target, publish, remove, write_atomically, writing
+from ._files import Format, check_target, publish
 from ._identity import differences, digest_of, is_of_another_version, run_identity
 from ._lock import LOCK_NAME, FolderLock
 

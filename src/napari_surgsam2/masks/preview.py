@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -14,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.files import made_aside, writing
 
 from ._arrays import LabelArray, volume_shape
-from ._files import Format, check_target, writing
+from ._files import Format, check_target
 from ._overlay import overlay
 
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
@@ -127,14 +127,11 @@ def write_preview(
     if not chosen or (outside := next((t for t in chosen if not 0 <= t < video.n_frames), None)) is not None:
         wrong = f"Frame {outside} is chosen" if chosen else "No frame is chosen"
         raise UsageError(f"{wrong} for the preview; the video's frames are 0 to {video.n_frames - 1}.")
-    partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.partial{target.suffix}")
-    try:
+    with made_aside(target, suffix=target.suffix) as partial:
         _encode(partial, target, video, labels, chosen, max_side, progress)
         with writing(target):
             check_target(target, Format.VIDEO, overwrite=overwrite)
             partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_surgsam2.errors import OutputError, UsageError
+from napari_surgsam2.files import writing
 
 from . import _partial
 from ._arrays import as_labels, label_dtype
-from ._files import Format, check_target, is_taken, label_target, writing
+from ._files import Format, check_target, is_taken, label_target
 from ._partial import Partial, create_array, refuse_partial_name
 from .export import write_as
 

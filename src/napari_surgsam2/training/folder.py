@@ -13,7 +13,8 @@ from typing import IO, Any, cast
 import torch
 
 from napari_surgsam2.errors import OutputError
-from napari_surgsam2.masks._files import is_litter, write_atomically
+from napari_surgsam2.files import write_atomically
+from napari_surgsam2.masks._files import is_litter
 from napari_surgsam2.masks._lock import LOCK_NAME, FolderLock
 
 from .settings import TrainingSettings

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from napari_surgsam2.errors import OutputError
-from napari_surgsam2.masks._files import write_atomically
+from napari_surgsam2.files import write_atomically
 
 from .folder import STEP_LOG, VALIDATION_LOG, saving
 from .losses import Losses

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_surgsam2.errors import OutputError, UsageError
-from napari_surgsam2.masks._files import write_atomically
+from napari_surgsam2.files import write_atomically
 from napari_surgsam2.synthetic import GENERATOR_VERSION, SCENES, TRAINING_MIX, make_clip, make_scene
 from napari_surgsam2.video import Video, open_video
 
