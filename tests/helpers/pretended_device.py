@@ -6,12 +6,13 @@ speed, the order in which a GPU does its work, and its own rounding.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
 _NAME = "pretended"
@@ -25,6 +26,14 @@ _WITH_INDICES = {
     aten._index_put_impl_.default,
 }
 _JOINS = {aten.cat.default, aten.stack.default}
+# What autocast on CUDA computes in half precision, in single precision, and in the widest of its arguments
+# (https://docs.pytorch.org/docs/stable/amp.html): of all these, what networks here are made of.
+_IN_HALF = "conv1d conv2d conv_transpose2d linear matmul addmm mm bmm baddbmm scaled_dot_product_attention"
+_IN_SINGLE = (
+    "exp log log1p pow rsqrt reciprocal softplus layer_norm group_norm softmax log_softmax sum prod cumsum "
+    "norm nll_loss smooth_l1_loss mse_loss l1_loss cdist upsample_bilinear2d upsample_nearest2d"
+)
+_IN_WIDEST = "addcmul atan2 dot grid_sampler index_put scatter_add"
 
 
 class Elsewhere(torch.Tensor):
@@ -68,29 +77,28 @@ class _Pretending(TorchDispatchMode):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    tensors = [x for x in _flat((*args, *kwargs.values())) if isinstance(x, torch.Tensor)]
     there = any(isinstance(x, Elsewhere) for x in tensors)
     asked = kwargs.get("device")
-    if func is aten._fused_sdp_choice.default and there:
+    if not there and (asked is None or torch.device(asked).type != _NAME):
+        return func(*args, **kwargs)
+    if func is aten._fused_sdp_choice.default:
         return 0  # which kernel it takes; this one is made of others
-    _refuse_mixed(func, args, tensors, there)
+    if there and func not in _COPIES:
+        _refuse_mixed(func, args, tensors)
     if asked is not None:
         there = torch.device(asked).type == _NAME
         kwargs = {**kwargs, "device": torch.device("cpu")}
     elif func is aten.copy_.default:
         there = isinstance(args[0], Elsewhere)
     kwargs.pop("pin_memory", None)
-    result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+    result = func(*_each(_held, args), **{name: _each(_held, value) for name, value in kwargs.items()})
     if func._schema.is_mutable and func._schema.arguments[0].alias_info is not None:
-        return args[0]  # changed in place
-    if func in (aten._to_copy.default,) and not there and isinstance(args[0], Elsewhere):
-        return result.clone()
-    return tree_map(lambda x: Elsewhere(x) if isinstance(x, torch.Tensor) else x, result) if there else result
+        return args[0] if func._schema.returns else None  # changed in place
+    return _each(Elsewhere, result) if there else result
 
 
-def _refuse_mixed(func: Any, args: Any, tensors: list[torch.Tensor], there: bool) -> None:
-    if not there or func in _COPIES:
-        return
+def _refuse_mixed(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
     if func in _WITH_INDICES and isinstance(args[0], Elsewhere):
         tensors = [args[0], *args[2:3]]
     strangers = [x for x in tensors if not isinstance(x, Elsewhere) and (x.dim() or func in _JOINS)]
@@ -101,8 +109,25 @@ def _refuse_mixed(func: Any, args: Any, tensors: list[torch.Tensor], there: bool
         )
 
 
-def _held(value: Any) -> Any:
-    return value.held if isinstance(value, Elsewhere) else value
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _each(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Change all tensors of what an operation takes or returns, which lies in lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_each(change, x) for x in value)
+    return value
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.held if isinstance(tensor, Elsewhere) else tensor
 
 
 def device() -> torch.device:
@@ -117,7 +142,44 @@ def begin() -> None:
     torch._C._set_only_lift_cpu_tensors(True)
     torch.inference_mode = _without_gradients
     torch.set_num_threads(1)
+    _register_autocast()
     _Pretending().__enter__()
+
+
+_KEY = "AutocastPrivateUse1"
+_ALL, _AUTOCAST = torch.library.Library("_", "IMPL", _KEY), torch.library.Library("aten", "IMPL", _KEY)
+
+
+def _register_autocast() -> None:
+    _ALL.fallback(torch.library.fallthrough_kernel)
+
+    def half(_: list[torch.Tensor]) -> torch.dtype:
+        return torch.get_autocast_dtype(_NAME)
+
+    def single(_: list[torch.Tensor]) -> torch.dtype:
+        return torch.float32
+
+    def widest(tensors: list[torch.Tensor]) -> torch.dtype:
+        return max((x.dtype for x in tensors), key=lambda dtype: dtype.itemsize)
+
+    for names, precision in ((_IN_HALF, half), (_IN_SINGLE, single), (_IN_WIDEST, widest)):
+        for packet in (getattr(aten, name) for name in names.split()):
+            for name in packet.overloads():
+                if "out" not in name and "Dimname" not in name:
+                    operation = getattr(packet, name)
+                    _AUTOCAST.impl(operation, functools.partial(_cast_and_call, operation, precision))
+
+
+def _cast_and_call(operation: Any, precision: Any, *args: Any, **kwargs: Any) -> Any:
+    def is_float(x: Any) -> bool:
+        return isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64
+
+    autocast = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    with torch._C._ExcludeDispatchKeyGuard(autocast):
+        if floats := [x for x in _flat((*args, *kwargs.values())) if is_float(x)]:
+            dtype = precision(floats)
+            args = _each(lambda x: x.to(dtype) if is_float(x) else x, args)
+        return operation(*args, **kwargs)
 
 
 def _without_gradients(mode: bool = True) -> Any:
