@@ -27,6 +27,8 @@ from tests.helpers import pretended_device
 from tests.helpers.clips import moving_blobs
 from tests.training.test_training_run import settings
 
+pytestmark = pytest.mark.skipif(not pretended_device.IS_POSSIBLE, reason="needs a newer version of torch")
+
 Run = Callable[..., Any]
 
 

@@ -14,6 +14,8 @@ import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
+IS_POSSIBLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+
 aten = torch.ops.aten
 _NAME = "pretended"
 
