@@ -139,7 +139,12 @@ def device() -> torch.device:
 
 def begin() -> None:
     """Let torch believe that there is such a device, in this process and for good."""
-    backend_registration._setup_privateuseone_for_python_backend(_NAME, _Backend())
+
+    class Backend(backend_registration._DummyBackendModule):
+        def get_amp_supported_dtype(self) -> list[torch.dtype]:
+            return [torch.bfloat16, torch.float16]
+
+    backend_registration._setup_privateuseone_for_python_backend(_NAME, Backend())
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)
     torch.inference_mode = _without_gradients
@@ -187,8 +192,3 @@ def _cast_and_call(operation: Any, precision: Any, *args: Any, **kwargs: Any) ->
 def _without_gradients(mode: bool = True) -> Any:
     """Stand in for the inference mode, in which views of tensors of this kind cannot be made."""
     return torch.no_grad() if mode else torch.enable_grad()
-
-
-class _Backend(backend_registration._DummyBackendModule):
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
