@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_surgsam2.errors import OutputError
-from napari_surgsam2.files import made_aside, put_folder, writing
+from napari_surgsam2.files import made_aside, put_folder, write_atomically, writing
 
 
 def fill(folder: Path, text: str) -> Path:
@@ -72,6 +72,42 @@ def test_the_old_folder_is_back_if_the_new_one_cannot_be_put(tmp_path: Path) -> 
         put_folder(tmp_path / "nowhere", target)
     assert {p.name: p.read_text() for p in target.iterdir()} == {"masks.txt": "before"}
     assert [p.name for p in tmp_path.iterdir()] == ["masks"]
+
+
+def test_an_interruption_between_the_steps_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, made = fill(tmp_path / "masks", "before"), fill(tmp_path / "made", "now")
+    rename = Path.rename
+
+    def rename_and_be_interrupted(path: Path, to: Path) -> Path:
+        moved = rename(path, to)
+        if path == target:
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put_folder(made, target)
+    assert (target / "masks.txt").read_text() == "before"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_small_file_is_there_whole_or_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    path = tmp_path / "prompts.json"
+    if there:
+        write_atomically(path, b"before")
+
+    def fill_up(half: Path, _: bytes) -> None:
+        half.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"now")
+    assert [p.read_text() for p in tmp_path.iterdir()] == (["before"] if there else [])
 
 
 def test_errors_of_the_disk_say_what_to_do(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "paths": set(),
     "files": {"errors"},
     "settings": {"errors"},
-    "prompts": {"errors", "paths"},
+    "prompts": {"errors", "paths", "files"},
     "video": {"errors", "paths"},
     "network": {"errors"},
     "checkpoints": {"errors", "paths", "network"},

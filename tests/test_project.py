@@ -106,7 +106,7 @@ def test_saving_replaces_and_what_fails_leaves_the_old_file(tmp_path: Path, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OutputError, match=r"The project cannot be written to .*: No space left"):
             save_project(path, Project(channel=2))
     assert load_project(path) == Project(channel=1)

@@ -86,11 +86,12 @@ def put_folder(made: Path, target: Path, replaced: Path | None = None) -> None:
         made.rename(target)
         return
     replaced = made.with_suffix(".old") if replaced is None else replaced
-    target.rename(replaced)
     try:
+        target.rename(replaced)
         made.rename(target)
-    except BaseException:
-        replaced.rename(target)
+    except BaseException:  # also an interruption between the two
+        if not target.exists():
+            replaced.rename(target)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
 
@@ -98,8 +99,11 @@ def put_folder(made: Path, target: Path, replaced: Path | None = None) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a small file so that at any time either the old or the new one stands there whole."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_surgsam2.errors import OutputError, PromptError
+from napari_surgsam2.files import write_atomically
 from napari_surgsam2.paths import expanded
 
 from .documents import prompts_from_dict, prompts_from_json, prompts_to_dict
@@ -99,13 +100,8 @@ def write_json(path: Path, document: dict[str, Any], what: str) -> None:
         If it cannot be written.
     """
     text = json.dumps(document, indent=1) + "\n"
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomically(path, text.encode())
     except OSError as error:
         raise OutputError(
             f"The {what} cannot be written to '{path}': {error.strerror}. Choose another file."
