@@ -119,6 +119,73 @@ def test_an_instrument_that_stands_in_light_keeps_its_shape_and_changes_towards_
     assert np.mean(np.asarray(changes) > 1.3) > 0.5
 
 
+def test_what_is_seen_through_openings_in_jaws_belongs_to_the_instrument():
+    """As people outline them: along the outside, whatever lies behind an opening."""
+    opened = 0
+    for seed in range(40):
+        solid, pierced = (_instrument(seed, kind="grasper") for _ in range(2))
+        pierced._opening = 1.0
+        before, after = solid.draw(0), pierced.draw(0)
+        if before is None or after is None:
+            continue
+        assert (before.inside == after.inside).all()
+        open_ = after.inside & (after.alpha < 0.1)
+        opened += bool(open_.sum() > 10)
+        assert (after.alpha <= before.alpha + 1e-6).all()
+    assert opened >= 10
+
+
+def test_an_instrument_out_of_focus_is_where_it_was_with_soft_edges():
+    softened = 0
+    for seed in range(20):
+        sharp, soft = (_instrument(seed) for _ in range(2))
+        soft._focus = (2.0, 4.0)
+        before, after = sharp.draw(0), soft.draw(0)
+        if before is None or after is None or before.inside.sum() < 300:
+            continue
+        whole, blurred = (np.zeros(SIZE, bool) for _ in range(2))
+        whole[before.slices], blurred[after.slices] = before.inside, after.inside
+        assert (whole & blurred).sum() > 0.75 * (whole | blurred).sum()
+        between = ((after.alpha > 0.1) & (after.alpha < 0.9)).sum()
+        softened += bool(between > 1.5 * ((before.alpha > 0.1) & (before.alpha < 0.9)).sum())
+        assert np.isfinite(after.color).all()
+        assert after.color.max() <= before.color.max() + 1e-3
+    assert softened >= 8
+
+
+def test_what_is_too_bright_shines_on_what_is_beside_it():
+    def record(bloom):
+        camera = make_scene(1, 1, SIZE, "things").camera
+        if bloom:
+            camera.bloom(0.5, 6)
+        picture = np.full((*SIZE, 3), 0.2, np.float32)
+        picture[40:60, 40:60] = 2.0
+        return camera.record(picture, 0).astype(int)
+
+    change = (record(True) - record(False)).mean(-1)
+    assert change[36:39, 45:55].mean() > 10
+    assert abs(change[:, 100:].mean()) < 2
+
+
+def test_in_an_abdomen_far_organs_are_darker_than_near_ones():
+    """So that it has more contrast over large distances than the even tissue of the other scenes."""
+
+    def unevenness(scene):
+        levels = [make_scene(seed, 1, SIZE, scene).surface.albedo.mean(-1) for seed in range(16)]
+        return np.mean([np.std(np.log(level[::16, ::16])) for level in levels])
+
+    assert unevenness("abdomen") > 1.5 * unevenness("laparoscopy")
+
+
+def _instrument(seed, kind=None):
+    rng = np.random.default_rng(seed)
+    one = Instrument(rng, SIZE, 1, 0.05)
+    if kind is not None:
+        one.kind = kind
+        one._jaw_length, one._jaw_width, one._slot = 40.0, (8.0, 6.0), False
+    return one
+
+
 def test_nothing_is_labelled_where_the_frame_is_black():
     """An endoscope's picture leaves corners of the frame black."""
     bordered = 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .noise import FloatArray, noise, wander
-from .shapes import Limb, Patch, cover, limb, merge, region
+from .shapes import Limb, Patch, Region, cover, limb, merge, region
+from .surfaces import soften
 
 KINDS = (
     "grasper",
@@ -160,7 +161,9 @@ class Instrument:
         self._slot = rng.random() < 0.4
         self._ticks = rng.random() < 0.5
         self._window: Finish | None = None
+        self._opening = 0.0
         self._brightness = (0.0, 0.0)
+        self._focus = (0.0, 0.0)
 
     def look_like(self, other: Instrument) -> None:
         """Take the kind and the looks of another instrument, at its own distance from the camera."""
@@ -171,7 +174,7 @@ class Instrument:
         self._jaw_length = other._jaw_length * scale
         self._jaw_width = (other._jaw_width[0] * scale, other._jaw_width[1] * scale)
         self._curve, self._slot, self._ticks = other._curve, other._slot, other._ticks
-        self._window = other._window
+        self._window, self._opening = other._window, other._opening
 
     def work_with(self, other: Instrument, away: FloatArray) -> None:
         """Keep the tip near that of another instrument; `away` (T, 2) is how far (y, x), frame by frame."""
@@ -204,6 +207,32 @@ class Instrument:
         """Make it brighter or darker from its tip on, as what comes from beside the camera is."""
         self._brightness = (rng.normal(0, 0.35), rng.choice((-1, 1), p=(0.6, 0.4)) * rng.uniform(0, 2.5))
 
+    def look_real(self, rng: np.random.Generator) -> None:
+        """Make it as real ones are: cones of ceramic, openings in its jaws, half lit, half out of focus."""
+        self.vary(rng)
+        r = self._radius
+        if self.kind in ("hook", "spatula") and rng.random() < 0.7:
+            white = np.full(3, rng.uniform(0.4, 1.2)) * rng.uniform(0.93, 1.05, 3)
+            self._wrist = _finish(rng, white, rng.uniform(0, 0.4), self._unit, rng.uniform(0, 0.1))
+            self._wrist_length, self._wrist_width = r * rng.uniform(1.5, 5), rng.uniform(0.15, 0.5)
+            self._jaw_length = r * rng.uniform(0.6, 2)
+        if self.kind in ("grasper", "bipolar forceps", "scissors") and rng.random() < 0.6:
+            self._window = None
+            self._opening = rng.uniform(0.5, 1)
+            self._jaw_length = r * rng.uniform(3, 9)
+            self._jaw_width = (r * rng.uniform(0.4, 0.75), r * rng.uniform(0.35, 0.65))
+            self._open = self._open * np.float32(rng.uniform(0, 0.6))
+        if rng.random() < 0.2:
+            thinner = rng.uniform(0.45, 0.8)
+            self._radius *= thinner
+            self._wrist_length *= thinner
+            self._jaw_width = (self._jaw_width[0] * thinner, self._jaw_width[1] * thinner)
+        self._brightness = (rng.normal(-0.1, 0.5), rng.choice((-1, 1), p=(0.6, 0.4)) * rng.uniform(0, 3))
+        if rng.random() < 0.25:  # far behind, in the dark
+            self._brightness = (self._brightness[0] - rng.uniform(0.7, 2), self._brightness[1] * 0.5)
+        tip = self._unit * 0.012 * rng.random() ** 2
+        self._focus = (tip, tip + self._unit * 0.04 * rng.random() ** 2 * (rng.random() < 0.6))
+
     def relight(self, shine: float, shade: float) -> None:
         """Make the reflections of its metal brighter and its colours darker, by factors."""
         for part in ("_wrist", "_jaw"):
@@ -235,16 +264,46 @@ class Instrument:
         patch = merge(parts)
         if patch is not None and self._brightness != (0.0, 0.0):
             self._fade(patch, tip, direction)
+        if patch is not None and max(self._focus) > 0.3:
+            patch = self._defocus(patch, tip, direction)
         return patch
 
-    def _fade(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> None:
-        """Brighten or darken a patch with how far its pixels are behind the tip."""
+    def _behind(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> FloatArray:
+        """Return how far behind the tip the pixels of a patch are, in sides of the picture, 0 to 1.2."""
         rows, columns = patch.alpha.shape
         y = np.arange(patch.top, patch.top + rows, dtype=np.float32)[:, None] - tip[0]
         x = np.arange(patch.left, patch.left + columns, dtype=np.float32)[None] - tip[1]
-        behind = np.clip(-(y * direction[0] + x * direction[1]) / self._unit, 0, 1.2)
+        return np.asarray(np.clip(-(y * direction[0] + x * direction[1]) / self._unit, 0, 1.2))
+
+    def _fade(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> None:
+        """Brighten or darken a patch with how far its pixels are behind the tip."""
+        behind = self._behind(patch, tip, direction)
         near, change = self._brightness
         patch.color *= np.clip(np.exp(near + change * behind), 0.06, 3)[..., None].astype(np.float32)
+
+    def _defocus(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> Patch:
+        """Blur a patch, more or less with how far its pixels are behind the tip."""
+        near, far = self._focus
+        extent = patch.alpha if patch.extent is None else patch.extent
+        whole = np.concatenate(
+            (patch.color * patch.alpha[..., None], patch.alpha[..., None], extent[..., None]), axis=-1
+        )
+        # What lies beyond the picture goes on as at its edge; elsewhere there is room for what spreads.
+        reach = int(np.ceil(3 * max(near, far)))
+        rows, columns = extent.shape
+        bottom, right = self._size[0] - patch.top - rows, self._size[1] - patch.left - columns
+        room = tuple(min(reach, n) for n in (patch.top, bottom, patch.left, right))
+        whole = np.pad(whole, (room[:2], room[2:], (0, 0)))
+        patch = Patch(patch.top - room[0], patch.left - room[2], whole[..., :3], whole[..., 3])
+        share = np.clip(self._behind(patch, tip, direction), 0, 1)[..., None]
+        a, b = (
+            np.stack([soften(whole[..., c], sigma) for c in range(5)], axis=-1) if sigma > 0.3 else whole
+            for sigma in (near, far)
+        )
+        soft = a + share * (b - a)
+        alpha = soft[..., 3]
+        color = soft[..., :3] / np.maximum(alpha, 1e-3)[..., None]
+        return Patch(patch.top, patch.left, color, alpha, extent=soft[..., 4])
 
     def _straight(
         self, parts: list[Patch], t: int, base: FloatArray, tip: FloatArray, direction: FloatArray
@@ -286,13 +345,34 @@ class Instrument:
             mid = joint + first * length * 0.5
             end = mid + second * length * 0.5
             fat = 1.8 if self.kind == "needle driver" else 1.0
+            before = len(parts)
             self._add(parts, self._jaw, t, [joint, mid, end], [wide * fat, wide * 0.9 * fat, narrow * fat])
-            if self._slot and self.kind in ("grasper", "bipolar forceps"):
+            if self._opening:
+                through = [joint + first * length * 0.15, mid, mid + second * length * 0.4]
+                self._open_up(parts[before:], through, [wide * 0.62, wide * 0.6, narrow * 0.62])
+            elif self._slot and self.kind in ("grasper", "bipolar forceps"):
                 hole = [joint + first * length * 0.3, mid + second * length * 0.1]
                 self._add(parts, _HOLE, t, hole, [wide * 0.3, wide * 0.25])
             if self._window is not None:
                 window = [joint + first * length * 0.15, mid, mid + second * length * 0.3]
                 self._add(parts, self._window, t, window, [wide * 0.5, wide * 0.5, narrow * 0.5])
+
+    def _open_up(self, parts: list[Patch], points: list[FloatArray], radii: list[float]) -> None:
+        """Let what is behind be seen through parts, along points (y, x)."""
+        for part in parts:
+            rows, columns = part.alpha.shape
+            where = Region(
+                part.top,
+                part.left,
+                np.arange(part.top, part.top + rows, dtype=np.float32)[:, None],
+                np.arange(part.left, part.left + columns, dtype=np.float32)[None],
+            )
+            closed = np.ones_like(part.alpha)
+            for i in range(len(points) - 1):
+                hole = limb(where, points[i], points[i + 1], (radii[i], radii[i + 1]))
+                closed = np.minimum(closed, 1 - self._opening * cover(hole.distance))
+            part.extent = part.alpha
+            part.alpha = part.alpha * closed
 
     def _add(
         self,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from .noise import FloatArray, noise, resize, wander
+from .surfaces import soften
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -133,6 +134,11 @@ class Camera:
         self._frame = _border(rng, size) if medical and rng.random() < 0.6 else None
         self.hidden = None if self._frame is None else self._frame < _BLACK
         self._text = _lettering(rng, size) if rng.random() < 0.12 else None
+        self._bloom = (0.0, 0.0)
+
+    def bloom(self, strength: float, reach: float) -> None:
+        """Let what is too bright shine on what is beside it, `reach` pixels far."""
+        self._bloom = (strength, reach)
 
     def record(self, picture: FloatArray, t: int) -> UInt8Array:
         """Turn a picture (Y, X, 3) into what is recorded of it, uint8."""
@@ -142,6 +148,8 @@ class Camera:
             picture = picture * (self._balance * self._gain[t])
         if self._smear[t] > 1:
             picture = self._smeared(picture, int(self._smear[t]))
+        if self._bloom[0]:
+            picture = self._bloomed(picture)
         picture = np.clip(picture, 0, 1) ** self._gamma
         if self._grain.any():
             picture = picture + np.roll(self._grain, self._rolls[t], axis=(0, 1))
@@ -159,6 +167,15 @@ class Camera:
             image.save(buffer, "JPEG", quality=self._quality)
             image = Image.open(buffer)
         return np.array(image)
+
+    def _bloomed(self, picture: FloatArray) -> FloatArray:
+        """Add a glow around what is too bright."""
+        strength, reach = self._bloom
+        height, width = self._size
+        step = max(1, int(reach / 2))
+        small = np.clip(picture[::step, ::step] - 0.8, 0, 2)
+        glow = [resize(soften(small[..., c], reach / step), height, width) for c in range(3)]
+        return np.asarray(picture + strength * np.clip(np.stack(glow, axis=-1), 0, None))
 
     def _smeared(self, picture: FloatArray, length: int) -> FloatArray:
         """Blur along a direction."""

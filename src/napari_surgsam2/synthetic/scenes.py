@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .instruments import Instrument
+from .layers import organs_in_layers
 from .noise import FloatArray, noise, resize, wander
 from .optics import Beam, Camera, Light, Smoke, UInt8Array, speckle
 from .shapes import Patch, paint
@@ -197,6 +198,39 @@ def cavity(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: f
     return scene
 
 
+def abdomen(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene of keyhole surgery with organs in layers and instruments as real pictures show them.
+
+    Near organs are lit and far ones dark and out of focus; instruments are half lit, half out of focus, thin
+    or far behind, and pass behind tissue.
+    """
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.7 else 0.1)
+    surface = organs_in_layers(rng, *surface_size(size), unit)
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    if rng.random() < 0.7:
+        camera.bloom(rng.uniform(0.1, 0.8), unit * rng.uniform(0.01, 0.08))
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
+    if rng.random() < 0.8:
+        scene.beam = Beam(rng, size, frames, pace)
+    first: Instrument | None = None
+    for _ in range(rng.choice((1, 2, 3, 4), p=(0.15, 0.4, 0.35, 0.1))):
+        one = Instrument(rng, size, frames, pace)
+        one.look_real(rng)
+        if first is None:
+            first = one
+        elif rng.random() < 0.35:
+            one.look_like(first)
+        scene.add(one)
+        if rng.random() < 0.2:
+            scene.add(organ(rng, size, view, pace))
+    if rng.random() < 0.3:
+        scene.add(flap(rng, size, frames, pace), label=False)
+    if rng.random() < 0.3:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
 def things(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of arbitrary things on an arbitrary ground."""
     view = View(rng, size, frames, pace, rng.random())
@@ -289,4 +323,5 @@ SCENES: dict[str, Maker] = {
     "ultrasound": ultrasound,
     "teamwork": teamwork,
     "cavity": cavity,
+    "abdomen": abdomen,
 }

@@ -24,6 +24,9 @@ class Patch:
         How much of each pixel it covers.
     opacity : float
         The `alpha` of a pixel that is all inside.
+    extent : array, shape (h, w), or None
+        How much of each pixel belongs to it, where that is more than it covers because it is a window or an
+        opening; None where it is the same.
     """
 
     top: int
@@ -31,10 +34,13 @@ class Patch:
     color: FloatArray
     alpha: FloatArray
     opacity: float = 1.0
+    extent: FloatArray | None = None
 
     @property
     def inside(self) -> npt.NDArray[np.bool_]:
         """The pixels (h, w) that are its own: half of each or more, whatever shines through."""
+        if self.extent is not None:
+            return np.asarray(self.extent > 0.5)
         return np.asarray(self.alpha > 0.5 * self.opacity)
 
     @property
@@ -133,10 +139,13 @@ def merge(patches: list[Patch]) -> Patch | None:
     right = max(p.left + p.alpha.shape[1] for p in patches)
     color = np.zeros((bottom - top, right - left, 3), dtype=np.float32)
     clear = np.ones((bottom - top, right - left), dtype=np.float32)
+    outside = np.ones_like(clear)
     for p in patches:
         ys, xs = (slice(s.start - o, s.stop - o) for s, o in zip(p.slices, (top, left), strict=True))
         a = p.alpha[..., None]
         color[ys, xs] = color[ys, xs] * (1 - a) + p.color * a  # premultiplied
         clear[ys, xs] *= 1 - p.alpha
+        outside[ys, xs] *= 1 - (p.alpha if p.extent is None else p.extent)
     alpha = 1 - clear
-    return Patch(top, left, color / np.maximum(alpha, 1e-3)[..., None], alpha)
+    extent = None if all(p.extent is None for p in patches) else 1 - outside
+    return Patch(top, left, color / np.maximum(alpha, 1e-3)[..., None], alpha, extent=extent)

@@ -79,7 +79,7 @@ def tissue(rng: np.random.Generator, height: int, width: int, unit: float) -> Su
         relief += np.clip(ridges, 0, 1) ** 2 * unit * rng.uniform(0.005, 0.04)
         albedo *= (0.85 + 0.2 * np.clip(ridges, 0, 1))[..., None]
     if rng.random() < 0.5:
-        mound, seam = _lobules(rng, height, width, unit * rng.uniform(0.03, 0.12))
+        mound, seam = lobules(rng, height, width, unit * rng.uniform(0.03, 0.12))
         cover = smoothstep(noise(rng, height, width, unit * 0.4, 2), rng.uniform(-0.6, 0.4), 0.6)
         relief += cover * mound * unit * rng.uniform(0.01, 0.04)
         albedo *= (1 - 0.35 * cover * seam)[..., None]
@@ -87,7 +87,7 @@ def tissue(rng: np.random.Generator, height: int, width: int, unit: float) -> Su
     albedo *= (1 + rng.uniform(0.02, 0.12) * fine)[..., None]
     relief += fine * unit * rng.uniform(0, 0.002)
     if rng.random() < 0.75:
-        veins = _vessels(rng, height, width, unit)[..., None]
+        veins = vessels(rng, height, width, unit)[..., None]
         color = np.asarray(
             ((0.5, 0.05, 0.08), (0.35, 0.1, 0.25), (0.6, 0.1, 0.1))[rng.integers(3)], np.float32
         )
@@ -180,7 +180,7 @@ def _surface(albedo: FloatArray, relief: FloatArray, gloss: float) -> Surface:
     return Surface(albedo.astype(np.float32), slope, float(gloss))
 
 
-def _lobules(rng: np.random.Generator, height: int, width: int, cell: float) -> tuple[FloatArray, FloatArray]:
+def lobules(rng: np.random.Generator, height: int, width: int, cell: float) -> tuple[FloatArray, FloatArray]:
     """Return rounded mounds and the dark seams between them."""
     count = max(4, int(height * width / cell**2))
     points = rng.uniform(0, [height, width], (count, 2))
@@ -192,7 +192,7 @@ def _lobules(rng: np.random.Generator, height: int, width: int, cell: float) -> 
     return np.clip(1 - first, 0, 1), 1 - smoothstep(second - first, 0.0, 0.25)
 
 
-def _vessels(rng: np.random.Generator, height: int, width: int, unit: float) -> FloatArray:
+def vessels(rng: np.random.Generator, height: int, width: int, unit: float) -> FloatArray:
     """Draw branching vessels, 0 to 1."""
     image = Image.new("L", (width, height))
     draw = ImageDraw.Draw(image)
