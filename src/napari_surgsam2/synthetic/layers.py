@@ -8,13 +8,16 @@ from .noise import FloatArray, noise, smoothstep
 from .surfaces import Surface, lobules, soften, vessels
 
 # Liver, peritoneum, fat, serosa, gall bladder, raw flesh: RGB.
-_ORGANS = (
-    (0.36, 0.15, 0.13),
-    (0.60, 0.32, 0.19),
-    (0.90, 0.63, 0.26),
-    (0.80, 0.50, 0.45),
-    (0.60, 0.46, 0.46),
-    (0.55, 0.14, 0.12),
+_ORGANS = np.asarray(
+    (
+        (0.36, 0.15, 0.13),
+        (0.60, 0.32, 0.19),
+        (0.90, 0.63, 0.26),
+        (0.80, 0.50, 0.45),
+        (0.60, 0.46, 0.46),
+        (0.55, 0.14, 0.12),
+    ),
+    dtype=np.float32,
 )
 _HOW_COMMON = np.asarray((3, 4, 3, 4, 2, 2)) / 18
 _FAT = 2
@@ -50,11 +53,12 @@ def organs_in_layers(rng: np.random.Generator, height: int, width: int, unit: fl
 def _organ(rng: np.random.Generator, height: int, width: int, unit: float) -> tuple[FloatArray, FloatArray]:
     """Make one organ's albedo (Y, X, 3) and slope (Y, X, 2): smooth, with few vessels and fine bumps."""
     kind = int(rng.choice(len(_ORGANS), p=_HOW_COMMON))
-    color = np.clip(np.asarray(_ORGANS[kind]) * rng.uniform(0.75, 1.3) * rng.uniform(0.88, 1.12, 3), 0.02, 1)
+    tint = rng.uniform(0.75, 1.3) * rng.uniform(0.88, 1.12, 3).astype(np.float32)
+    color = np.clip(_ORGANS[kind] * tint, 0.02, 1)
     broad = noise(rng, height, width, unit * rng.uniform(0.3, 1.0), 2)
     albedo = color * np.exp(rng.uniform(0.05, 0.35) * broad)[..., None]
     if rng.random() < 0.5:  # another colour shines through
-        other = np.asarray(_ORGANS[rng.choice(len(_ORGANS), p=_HOW_COMMON)])
+        other = _ORGANS[rng.choice(len(_ORGANS), p=_HOW_COMMON)]
         field = noise(rng, height, width, unit * rng.uniform(0.1, 0.6), 3)
         share = rng.uniform(0.3, 0.9) * smoothstep(field, rng.uniform(-0.3, 0.5), rng.uniform(0.7, 1.4))
         albedo = albedo + share[..., None] * (other - albedo)
@@ -64,7 +68,7 @@ def _organ(rng: np.random.Generator, height: int, width: int, unit: float) -> tu
         albedo = albedo * (1 - rng.uniform(0.1, 0.4) * seam)[..., None]
         relief = relief + mound * unit * rng.uniform(0.01, 0.05)
     if rng.random() < 0.6:
-        red = np.asarray((0.55, 0.06, 0.06)) * rng.uniform(0.5, 1.2)
+        red = np.asarray((0.55, 0.06, 0.06), dtype=np.float32) * rng.uniform(0.5, 1.2)
         albedo = albedo + (rng.uniform(0.2, 0.7) * vessels(rng, height, width, unit))[..., None] * (
             red - albedo
         )
