@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .noise import FloatArray, noise, wander
-from .shapes import Limb, Patch, Region, cover, limb, merge, region
+from .shapes import Limb, Patch, cover, limb, merge, region
 from .surfaces import soften
 
 KINDS = (
@@ -163,7 +163,7 @@ class Instrument:
         self._window: Finish | None = None
         self._opening = 0.0
         self._brightness = (0.0, 0.0)
-        self._focus = (0.0, 0.0)
+        self._focus = (0.0, 0.0)  # how blurred it is at its tip and a picture's side behind, in pixels
 
     def look_like(self, other: Instrument) -> None:
         """Take the kind and the looks of another instrument, at its own distance from the camera."""
@@ -270,9 +270,8 @@ class Instrument:
 
     def _behind(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> FloatArray:
         """Return how far behind the tip the pixels of a patch are, in sides of the picture, 0 to 1.2."""
-        rows, columns = patch.alpha.shape
-        y = np.arange(patch.top, patch.top + rows, dtype=np.float32)[:, None] - tip[0]
-        x = np.arange(patch.left, patch.left + columns, dtype=np.float32)[None] - tip[1]
+        where = patch.region
+        y, x = where.y - tip[0], where.x - tip[1]
         return np.asarray(np.clip(-(y * direction[0] + x * direction[1]) / self._unit, 0, 1.2))
 
     def _fade(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> None:
@@ -296,10 +295,7 @@ class Instrument:
         whole = np.pad(whole, (room[:2], room[2:], (0, 0)))
         patch = Patch(patch.top - room[0], patch.left - room[2], whole[..., :3], whole[..., 3])
         share = np.clip(self._behind(patch, tip, direction), 0, 1)[..., None]
-        a, b = (
-            np.stack([soften(whole[..., c], sigma) for c in range(5)], axis=-1) if sigma > 0.3 else whole
-            for sigma in (near, far)
-        )
+        a, b = (soften(whole, sigma) if sigma > 0.3 else whole for sigma in (near, far))
         soft = a + share * (b - a)
         alpha = soft[..., 3]
         color = soft[..., :3] / np.maximum(alpha, 1e-3)[..., None]
@@ -360,13 +356,7 @@ class Instrument:
     def _open_up(self, parts: list[Patch], points: list[FloatArray], radii: list[float]) -> None:
         """Let what is behind be seen through parts, along points (y, x)."""
         for part in parts:
-            rows, columns = part.alpha.shape
-            where = Region(
-                part.top,
-                part.left,
-                np.arange(part.top, part.top + rows, dtype=np.float32)[:, None],
-                np.arange(part.left, part.left + columns, dtype=np.float32)[None],
-            )
+            where = part.region
             closed = np.ones_like(part.alpha)
             for i in range(len(points) - 1):
                 hole = limb(where, points[i], points[i + 1], (radii[i], radii[i + 1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .noise import FloatArray, noise, smoothstep
-from .surfaces import Surface, lobules, soften, vessels
+from .surfaces import Surface, lobules, slope_of, soften, vessels
 
 # Liver, peritoneum, fat, serosa, gall bladder, raw flesh: RGB.
 _ORGANS = np.asarray(
@@ -29,7 +29,7 @@ def organs_in_layers(rng: np.random.Generator, height: int, width: int, unit: fl
     depth = rng.uniform(0.2, 3)  # how much darker the farthest is, as a logarithm
     haze = unit * rng.uniform(0, 0.02)  # how far out of focus the farthest is, in pixels
     albedo, slope = _organ(rng, height, width, unit)
-    albedo = _blurred(albedo, haze) * np.float32(np.exp(-depth))
+    albedo = soften(albedo, haze) * np.float32(np.exp(-depth))
     for i in range(1, count + 1):
         far = 1 - i / count * rng.uniform(0.7, 1)
         edge = _edge(rng, height, width, unit)
@@ -38,11 +38,11 @@ def organs_in_layers(rng: np.random.Generator, height: int, width: int, unit: fl
             shadow = soften(np.roll(cover, int(unit * rng.uniform(-0.03, 0.06)), axis=0), unit * 0.03)
             albedo = albedo * (1 - rng.uniform(0.2, 0.8) * shadow)[..., None]
         color, own = _organ(rng, height, width, unit)
-        color = _blurred(color, haze * far) * np.float32(np.exp(-depth * far))
+        color = soften(color, haze * far) * np.float32(np.exp(-depth * far))
         reach = unit * rng.uniform(0.05, 0.5)
         share = np.clip(edge / reach, 0, 1)
         dome = soften(reach * np.sqrt(np.clip(1 - (1 - share) ** 2, 0, 1)), unit * 0.006)
-        own = own + _slope(dome) * np.float32(rng.uniform(0.2, 0.9))
+        own = own + slope_of(dome) * np.float32(rng.uniform(0.2, 0.9))
         albedo = albedo + cover[..., None] * (color - albedo)
         slope = slope + cover[..., None] * (own - slope)
     return Surface(
@@ -75,7 +75,7 @@ def _organ(rng: np.random.Generator, height: int, width: int, unit: float) -> tu
     fine = noise(rng, height, width, unit * rng.uniform(0.01, 0.06), 2)
     albedo = albedo * (1 + rng.uniform(0, 0.06) * fine)[..., None]
     relief = relief + unit * 0.002 * rng.random() ** 3 * fine
-    return np.clip(albedo, 0.01, 1).astype(np.float32), _slope(relief)
+    return np.clip(albedo, 0.01, 1).astype(np.float32), slope_of(relief)
 
 
 def _edge(rng: np.random.Generator, height: int, width: int, unit: float) -> FloatArray:
@@ -92,13 +92,3 @@ def _edge(rng: np.random.Generator, height: int, width: int, unit: float) -> Flo
         inside = radius - np.hypot(v, u * np.float32(rng.uniform(0.4, 1)))
     wavy = noise(rng, height, width, unit * rng.uniform(0.15, 0.7), 2)
     return np.asarray(inside + unit * rng.uniform(0.02, 0.2) * wavy, dtype=np.float32)
-
-
-def _blurred(albedo: FloatArray, sigma: float) -> FloatArray:
-    if sigma < 0.3:
-        return albedo
-    return np.stack([soften(albedo[..., c], sigma) for c in range(3)], axis=-1)
-
-
-def _slope(relief: FloatArray) -> FloatArray:
-    return np.stack((np.gradient(relief, axis=0), np.gradient(relief, axis=1)), axis=-1).astype(np.float32)

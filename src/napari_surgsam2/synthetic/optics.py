@@ -173,8 +173,8 @@ class Camera:
         strength, reach = self._bloom
         height, width = self._size
         step = max(1, int(reach / 2))
-        small = np.clip(picture[::step, ::step] - 0.8, 0, 2)
-        glow = [resize(soften(small[..., c], reach / step), height, width) for c in range(3)]
+        soft = soften(np.clip(picture[::step, ::step] - 0.8, 0, 2), reach / step)
+        glow = [resize(soft[..., c], height, width) for c in range(3)]
         return np.asarray(picture + strength * np.clip(np.stack(glow, axis=-1), 0, None))
 
     def _smeared(self, picture: FloatArray, length: int) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -162,6 +162,25 @@ def teamwork(rng: np.random.Generator, size: tuple[int, int], frames: int, pace:
     return scene
 
 
+def _crew(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    frames: int,
+    pace: float,
+    change: Callable[[Instrument, np.random.Generator], None],
+) -> Iterator[Instrument]:
+    """Draw one to four instruments, each changed as said; some then look like the first one."""
+    first: Instrument | None = None
+    for _ in range(rng.choice((1, 2, 3, 4), p=(0.15, 0.4, 0.35, 0.1))):
+        one = Instrument(rng, size, frames, pace)
+        change(one, rng)
+        if first is None:
+            first = one
+        elif rng.random() < 0.35:
+            one.look_like(first)
+        yield one
+
+
 def cavity(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of keyhole surgery as deep and dark as real ones: one light for tissue and instruments.
 
@@ -178,14 +197,7 @@ def cavity(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: f
     scene.beam = Beam(rng, size, frames, pace)
     for _ in range(rng.choice(3, p=(0.4, 0.4, 0.2))):
         scene.add(organ(rng, size, view, pace))
-    first: Instrument | None = None
-    for _ in range(rng.choice((1, 2, 3, 4), p=(0.15, 0.4, 0.35, 0.1))):
-        one = Instrument(rng, size, frames, pace)
-        one.vary(rng)
-        if first is None:
-            first = one
-        elif rng.random() < 0.35:
-            one.look_like(first)
+    for one in _crew(rng, size, frames, pace, Instrument.vary):
         if rng.random() < 0.75:
             one.stand_in_light(rng)
         scene.add(one)
@@ -213,14 +225,7 @@ def abdomen(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
     scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
     if rng.random() < 0.8:
         scene.beam = Beam(rng, size, frames, pace)
-    first: Instrument | None = None
-    for _ in range(rng.choice((1, 2, 3, 4), p=(0.15, 0.4, 0.35, 0.1))):
-        one = Instrument(rng, size, frames, pace)
-        one.look_real(rng)
-        if first is None:
-            first = one
-        elif rng.random() < 0.35:
-            one.look_like(first)
+    for one in _crew(rng, size, frames, pace, Instrument.look_real):
         scene.add(one)
         if rng.random() < 0.2:
             scene.add(organ(rng, size, view, pace))

@@ -44,6 +44,14 @@ class Patch:
         return np.asarray(self.alpha > 0.5 * self.opacity)
 
     @property
+    def region(self) -> Region:
+        """The rectangle of the picture that it is painted on."""
+        rows, columns = self.alpha.shape
+        y = np.arange(self.top, self.top + rows, dtype=np.float32)[:, None]
+        x = np.arange(self.left, self.left + columns, dtype=np.float32)[None]
+        return Region(self.top, self.left, y, x)
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """Where it is in the picture."""
         h, w = self.alpha.shape

@@ -176,12 +176,16 @@ def _jitter(rng: np.random.Generator, color: tuple[float, ...]) -> tuple[float, 
 
 
 def _surface(albedo: FloatArray, relief: FloatArray, gloss: float) -> Surface:
-    slope = np.stack((np.gradient(relief, axis=0), np.gradient(relief, axis=1)), axis=-1).astype(np.float32)
-    return Surface(albedo.astype(np.float32), slope, float(gloss))
+    return Surface(albedo.astype(np.float32), slope_of(relief), float(gloss))
+
+
+def slope_of(relief: FloatArray) -> FloatArray:
+    """Return how fast a height (Y, X) changes along y and x, (Y, X, 2)."""
+    return np.stack((np.gradient(relief, axis=0), np.gradient(relief, axis=1)), axis=-1).astype(np.float32)
 
 
 def lobules(rng: np.random.Generator, height: int, width: int, cell: float) -> tuple[FloatArray, FloatArray]:
-    """Return rounded mounds and the dark seams between them."""
+    """Return rounded mounds of `cell` pixels and the dark seams between them, each (Y, X), 0 to 1."""
     count = max(4, int(height * width / cell**2))
     points = rng.uniform(0, [height, width], (count, 2))
     step = max(1, int(cell / 8))
@@ -193,7 +197,7 @@ def lobules(rng: np.random.Generator, height: int, width: int, cell: float) -> t
 
 
 def vessels(rng: np.random.Generator, height: int, width: int, unit: float) -> FloatArray:
-    """Draw branching vessels, 0 to 1."""
+    """Draw branching vessels, (Y, X), 0 to 1; `unit` is the scene's size in pixels."""
     image = Image.new("L", (width, height))
     draw = ImageDraw.Draw(image)
 
@@ -221,6 +225,7 @@ def vessels(rng: np.random.Generator, height: int, width: int, unit: float) -> F
 
 
 def soften(field: FloatArray, sigma: float) -> FloatArray:
-    """Blur (Y, X) with a Gaussian."""
-    soft = ndimage.gaussian_filter(field, sigma, mode="nearest", truncate=3.0)  # type: ignore[attr-defined]
+    """Blur (Y, X), or each channel of (Y, X, C), with a Gaussian of `sigma` pixels."""
+    sigmas = (sigma, sigma, 0)[: field.ndim]
+    soft = ndimage.gaussian_filter(field, sigmas, mode="nearest", truncate=3.0)  # type: ignore[attr-defined]
     return np.asarray(soft, dtype=np.float32)
