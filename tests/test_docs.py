@@ -30,7 +30,7 @@ def blocks(language: str) -> list:
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def folder_with_clip(tmp_path, monkeypatch) -> Path:
     """A folder with the files that the docs speak of, and a tiny model under every name."""
     monkeypatch.chdir(tmp_path)
     with av.open("clip.mp4", "w") as container:
@@ -50,7 +50,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code: str, workplace: Path) -> None:
+def test_python_runs(code: str, folder_with_clip: Path) -> None:
     exec(compile(code, "<docs>", "exec"), {})
 
 
@@ -65,7 +65,7 @@ def commands() -> list:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_run(command: str, workplace: Path, monkeypatch) -> None:
+def test_commands_run(command: str, folder_with_clip: Path, monkeypatch) -> None:
     words = shlex.split(command)
     monkeypatch.setattr(sys, "argv", words)
 
@@ -73,7 +73,7 @@ def test_commands_run(command: str, workplace: Path, monkeypatch) -> None:
         cli.main()
 
     assert end.value.code in (0, None)
-    assert (workplace / words[words.index("-o") + 1]).exists()
+    assert (folder_with_clip / words[words.index("-o") + 1]).exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -418,7 +418,7 @@ class ModelPanel(QWidget):
                 "Frame pruning",
                 self.frame_pruning.native,
                 "How many remembered frames, those most like the newest one, are left out before each frame. "
-                "More is faster and leaves room for rare views; 0 leaves out none, as SAM 2.",
+                "More is faster and may be less exact; 0 leaves out none, as SAM 2.",
             ),
             (
                 "Fill holes up to (px)",

@@ -44,7 +44,8 @@ def batch(
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Where outputs go; if left out beside the table, or beside each project.",
+            help="Where outputs go, and what those that the table names are relative to. If left out, they "
+            "are relative to the table, and a project's is beside the project; others must be named.",
             show_default=False,
         ),
     ] = None,

@@ -13,6 +13,7 @@ from napari_surgsam2.settings import PruningSettings, TrackingSettings
 
 from .console import frame_progress, interruption_says, print_table
 from .progress import DownloadBar
+from .track_options import PrecisionChoice
 
 if TYPE_CHECKING:
     from napari_surgsam2.training.validation import VideoScore
@@ -35,6 +36,10 @@ def score(
     image_size: Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")] = None,
     prune_frames: Annotated[int, typer.Option(help="Memory slots freed by frame pruning.", min=0)] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(help="Arithmetic; auto is bfloat16 where that is fast, float32 elsewhere."),
+    ] = PrecisionChoice.AUTO,
 ) -> None:
     """Track made-up clips from one click on each object, and score the masks against the exact truth."""
     height, x, width = size.lower().partition("x")
@@ -45,7 +50,7 @@ def score(
     from napari_surgsam2.training.validation import score_videos
 
     source = SyntheticClips([scene], seed, clips, frames, (int(height), int(width)))
-    settings = TrackingSettings(pruning=PruningSettings(prune_frames=prune_frames))
+    settings = TrackingSettings(pruning=PruningSettings(prune_frames=prune_frames), precision=precision.value)
     scores: list[VideoScore] = []
     with frame_progress() as bar, interruption_says("Stopped before all clips were scored."):
         download = DownloadBar(bar)
