@@ -113,6 +113,16 @@ def test_any_mask_survives_its_run_lengths(mask: np.ndarray) -> None:
     assert all(n > 0 for n in runs[1:])
 
 
+@given(
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=3)),
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=3)),
+)
+def test_masks_of_the_same_pixels_have_the_same_digest_and_no_others(
+    one: np.ndarray, other: np.ndarray
+) -> None:
+    assert (Mask(0, one).digest == Mask(3, other, 2).digest) == np.array_equal(one, other)
+
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 

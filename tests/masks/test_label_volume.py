@@ -206,6 +206,19 @@ class TestExistingOutput:
             LabelVolume.create(tmp_path / name, SHAPE, 2, overwrite=True)
         assert (tmp_path / name / content).read_text() == "years of work"
 
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_nor_is_a_zarr_group_which_may_hold_anything(self, tmp_path: Path, version: int) -> None:
+        path = tmp_path / "study.zarr"
+        group = zarr.open_group(path, mode="w", zarr_format=version)
+        group.create_array("0", data=np.ones(SHAPE, np.uint8))
+        with pytest.raises(OutputError, match=r"not replaced.*it is a zarr group"):
+            LabelVolume.create(path, SHAPE, 2, overwrite=True)
+        assert zarr.open_array(path / "0", mode="r")[:].all()
+        array = tmp_path / "array.zarr"
+        zarr.create_array(array, shape=(2,), dtype="u1", zarr_format=version)
+        LabelVolume.create(array, SHAPE, 2, overwrite=True).finish()
+        assert zarr.open_array(array, mode="r").shape == SHAPE
+
     def test_what_file_managers_leave_in_folders_is_in_nobodys_way(self, tmp_path: Path) -> None:
         output = export(tmp_path / "masks", EXPECTED)
         (output / ".DS_Store").write_bytes(b"icons")

@@ -1,6 +1,7 @@
 """What is saved is what is seen, and comes back; projects, and what is kept unasked."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import sys
@@ -10,12 +11,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from napari.components import ViewerModel
 from napari.utils.notifications import NotificationSeverity, notification_manager
 from PIL import Image
 
 from napari_surgsam2 import cli
-from napari_surgsam2._napari import saving
+from napari_surgsam2._napari import saving, slices
 from napari_surgsam2._napari.worker import TrackerChoice
 from napari_surgsam2.masks import read_labels
 from napari_surgsam2.project import load_project, save_project
@@ -644,3 +646,74 @@ def test_a_stack_that_napari_read_is_opened_from_its_file(open_widget, surgery, 
     again.wait()
     assert told() == []
     np.testing.assert_array_equal(again.session.canvas.frame(0), widget.session.canvas.frame(0))
+
+
+@pytest.mark.parametrize("what", ["everything", "points", "image"])
+def test_the_last_click_is_kept_where_its_layer_goes_at_once(what, open_widget, surgery, frames, tmp_path):
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    widget.keeper.flush()
+    last = Point(1, 20.0, 30.0, 1)
+    widget.add_prompts(last)
+    layers, session = widget.viewer.layers, widget.session
+    if what == "everything":
+        layers.clear()  # as closing the viewer does
+    else:
+        layers.remove(session.points if what == "points" else session.image)
+    widget.shut_down()
+    (kept,) = kept_in(tmp_path)
+    assert last in kept
+    assert len(kept) == 3
+
+
+def test_a_project_keeps_prompts_that_labels_have_no_room_for(open_widget, surgery, frames, tmp_path):
+    widget = clicked(from_folder(open_widget, frames), surgery)
+    path = tmp_path / "study.surgsam2.json"
+    widget.keeper.write_project(path)
+    project = load_project(path)
+    large = Point(1, 60.0, 60.0, 300)
+    save_project(path, dataclasses.replace(project, prompts=(*project.prompts, large)))
+
+    again = from_folder(open_widget, frames)
+    again.session.use_labels(again.viewer.add_labels(np.zeros((FRAMES, 256, 320), np.uint8), name="small"))
+    again.load_project(path)
+    again.wait()
+    assert any("hold numbers up to 255" in said for said in told())
+    assert large not in again.session.all_prompts
+    again.add_prompts(Point(2, 40.0, 40.0, 1))
+    again.wait()
+    again.keeper.flush()
+    assert len(load_project(path).prompts) == 4
+    assert large in load_project(path).prompts
+
+
+@pytest.mark.parametrize("name", ["video.tif", "video.zarr"])
+def test_masks_never_take_the_place_of_the_video(name, open_widget, surgery, tmp_path):
+    path, gray = tmp_path / name, surgery.video[:FRAMES, ..., 0]
+    if name.endswith("zarr"):
+        zarr.create_array(path, data=gray)
+    else:
+        tifffile.imwrite(path, gray, photometric="minisblack")
+    viewer = ViewerModel()
+    viewer.open(str(path), plugin="napari")
+    widget = clicked(open_widget(viewer), surgery)
+
+    widget.keeper.write_masks(path)
+    widget.keeper.write_measurements(path)
+    widget.wait()
+    assert len(told()) == 2
+    assert all("is in the place of the input" in said for said in told())
+    there = zarr.open_array(path, mode="r")[:] if name.endswith("zarr") else tifffile.imread(path)
+    np.testing.assert_array_equal(there, gray)
+
+
+def test_what_is_saved_while_an_undo_is_under_way_is_what_comes_of_it(widget, tmp_path, monkeypatch):
+    clicked_only = widget.session.labels.data.copy()
+    track(widget)
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    widget.session.undo()
+    assert widget.session.is_changing_frames
+    widget.keeper.write_masks(tmp_path / "masks.tif")
+    assert not widget.keeper.is_busy  # the window does not stand still meanwhile
+    widget.wait()
+    assert told() == []
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks.tif"), clicked_only)

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 
 from napari_surgsam2._napari.prompt_layers import (
     ClickMode,
+    boxes_state,
     points_state,
     read_boxes,
     read_points,
@@ -55,6 +56,10 @@ def layers(qapp, model, stack):
 
 def read(layer, stack):
     return read_points(points_state(layer), layer, stack)
+
+
+def boxes_in(layer, stack):
+    return read_boxes(boxes_state(layer), layer, stack)
 
 
 # Points of the user's
@@ -232,9 +237,9 @@ def rectangle(frame, y0, x0, y1, x1):
 def test_rectangles_are_boxes_and_other_shapes_are_named(layers, stack):
     layers.add([Box(1, 5, 6, 20, 30, 2), Box(0, 1, 1, 9, 9)])
     layer = layers.boxes
-    assert read_boxes(layer, stack) == ([Box(1, 5, 6, 20, 30, 2), Box(0, 1, 1, 9, 9, 1)], [])
+    assert boxes_in(layer, stack) == ([Box(1, 5, 6, 20, 30, 2), Box(0, 1, 1, 9, 9, 1)], [])
     layer.add(rectangle(2, 5, 5, 20, 20), shape_type="ellipse")
-    boxes, problems = read_boxes(layer, stack)
+    boxes, problems = boxes_in(layer, stack)
     assert len(boxes) == 2
     assert len(problems) == 1
     assert "'ellipse'" in problems[0]
@@ -252,7 +257,7 @@ def test_rectangles_are_boxes_and_other_shapes_are_named(layers, stack):
 def test_a_box_that_is_nowhere_is_named(layers, stack, corners, said):
     layer = layers.use_boxes()
     layer.add(corners, shape_type="rectangle")
-    boxes, problems = read_boxes(layer, stack)
+    boxes, problems = boxes_in(layer, stack)
     assert boxes == []
     assert len(problems) == 1
     assert said in problems[0]
@@ -271,7 +276,7 @@ def test_a_box_of_no_object_is_named(layers, stack, object_id, said):
 def test_a_box_that_is_being_drawn_is_none_yet(layers, stack):
     layer = layers.use_boxes()
     layer.add(rectangle(0, 5, 5, 5.2, 5.2), shape_type="rectangle")
-    assert read_boxes(layer, stack) == ([], [])
+    assert boxes_in(layer, stack) == ([], [])
 
 
 def test_boxes_of_the_users_layer_without_features(layers, model, stack):

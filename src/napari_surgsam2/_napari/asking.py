@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from .objects import Objects
 from .others import clicks_on_others, others_to_ask
 from .prompt_layers import paint_points
 from .prompts import Key, PromptLayers, PromptState, said_of_change
-from .stacks import LayerStack
+from .stacks import LayerStack, Plane
 from .timers import single_shot
 from .worker import MaskUse, TrackerThread
 
@@ -49,6 +50,8 @@ class Asking(QObject):
         The layers.
     known : mapping of Key to prompts
         All prompts in the stack, as they were taken up last.
+    left_out : mapping of Key to prompts
+        Those that are not among them, for the labels have no room for their objects' numbers.
     state : PromptState
         What they were read from.
     """
@@ -69,12 +72,15 @@ class Asking(QObject):
         super().__init__()
         self._timer = single_shot(0, self.try_take_up)
         self.prompts = PromptLayers(viewer, stack, self.soon)
-        self.known: Mapping[Key, tuple[Prompt, ...]] = {}
+        self.known: dict[Key, tuple[Prompt, ...]] = {}
+        self.left_out: dict[Key, tuple[Prompt, ...]] = {}
         self.state = PromptState()
         self._doubted: dict[int, tuple[int, ...]] = {}  # by object id, as the tracker said last
         self._drawing, self._objects, self._thread = drawing, objects, thread
         self._giver = MaskGiver(self.prompts, drawing)
         self._complaints: set[str] = set()  # of the prompts as they are
+        # By plane, what was said before anything was said there while another one was segmented.
+        self._before: dict[Plane, PromptState] = {}
         self._waits = False  # some frames are as they were before a step, others not yet
         self._closed = False
         thread.doubted.connect(self._on_doubted)
@@ -126,29 +132,42 @@ class Asking(QObject):
         self._timer.stop()
 
     def try_take_up(
-        self, how: MaskUse | None = None, cleared: Key | None = None, beside: bool = True
+        self,
+        how: MaskUse | None = None,
+        cleared: Key | None = None,
+        beside: bool = True,
+        state: PromptState | None = None,
     ) -> None:
         """Do as `take_up` does; what goes wrong is told."""
         try:
-            self.take_up(how, cleared, beside)
+            self.take_up(how, cleared, beside, state)
         except SurgSam2Error as error:
             self._complain([str(error)])
 
-    def take_up(self, how: MaskUse | None = None, cleared: Key | None = None, beside: bool = True) -> None:
+    def take_up(
+        self,
+        how: MaskUse | None = None,
+        cleared: Key | None = None,
+        beside: bool = True,
+        state: PromptState | None = None,
+    ) -> None:
         """Find out what changed in the prompts, and have the masks of those frames made anew.
 
         It is a step that can be undone, unless `how` says that it is none of the user's, and what becomes of
         the masks; those that were tracked stay then. In any case a step that still waits for its masks gets
         them. Where it is `cleared`, not even what was painted stays. Masks of others `beside` what was
-        clicked are made anew as well.
+        clicked are made anew as well. Prompts are those of a `state`; of the layers as they are if left out.
         """
         if self._closed or self._waits:
             return
         is_users = how is None
         if is_users:
             self.reading.emit()
-        state = self.prompts.state()
+        state = self.prompts.state() if state is None else state
         wanted = self.prompts.read(state)
+        if is_users:
+            for plane in self.prompts.elsewhere(self.state, state):
+                self._before.setdefault(plane, self.state)
         if is_users and self._giver.begin_with_what_is_there(wanted, self.known, cleared):
             state = self.prompts.state()
             wanted = self.prompts.read(state)
@@ -173,6 +192,10 @@ class Asking(QObject):
         self.prompts.remind()
         self.changed.emit()
 
+    def said_in(self, stack: LayerStack) -> PromptState:
+        """Return the clicks and boxes that were taken up in a stack, whichever is segmented."""
+        return self.prompts.within(self._before.get(stack.plane, self.state), stack)
+
     def _ask(self, key: Key, wanted: Mapping[Key, tuple[Prompt, ...]], how: MaskUse) -> None:
         if self._thread.has_tracker:
             step = self._drawing.waiting_step(key)
@@ -190,7 +213,8 @@ class Asking(QObject):
                 f"There is a prompt of object {object_id}, and the labels '{layer.name}' hold numbers up to "
                 f"{largest}; take a smaller one, or labels of a wider type."
             )
-        for key in [key for key in wanted if not self._has_room_for(key[1])]:
+        self.left_out = {key: prompts for key, prompts in wanted.items() if not self._has_room_for(key[1])}
+        for key in self.left_out:
             del wanted[key]
 
     def _complain(self, problems: Sequence[str]) -> None:
@@ -257,11 +281,19 @@ class Asking(QObject):
     # The tracker
 
     def begin_anew(self, how: MaskUse) -> None:
-        """Tell a new tracker all prompts; `how` is what becomes of the masks of prompted frames."""
+        """Tell a new tracker all prompts; `how` is what becomes of the masks of prompted frames.
+
+        What the user said here while another plane was segmented is a step then.
+        """
         self.known = {}
         self._doubted.clear()
         self._drawing.on_tracker.clear()
-        self.try_take_up(how)
+        before = self._before.pop(self.prompts.stack.plane, None)
+        if before is None:
+            self.try_take_up(how)
+        else:
+            self.try_take_up(how, state=dataclasses.replace(before, masks=dict(self.prompts.masks)))
+            self.try_take_up()
 
     def take_off_tracker(self, object_id: int) -> None:
         """Let the tracker forget an object."""

@@ -32,6 +32,11 @@ def source_path(image: Image) -> Path | None:
     return Path(path) if path is not None and Path(path).exists() else None
 
 
+def input_paths(image: Image) -> list[Path]:
+    """Return the files or folders that an image is read from, which nothing may replace."""
+    return [Path(path) for path in (layer_path(image), image.source.path) if path is not None]
+
+
 def autosave_path(session: Session) -> Path | None:
     """Return where the prompts of a session's image and plane are kept; None if it is from no file."""
     return _path(session, layer_number(session.image, session.viewer))

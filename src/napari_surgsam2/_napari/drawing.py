@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class _Plane(NamedTuple):
     unpainted: dict[Key, bytes]
     bare: dict[int, npt.NDArray[Any]]
     history: History
-    said: PromptState  # when it was left
+    said: PromptState  # in it, when it was left
 
 
 class Drawing:
@@ -93,8 +93,7 @@ class Drawing:
         self.forget_steps()
         self.on_tracker.clear()
         self._elsewhere.clear()
-        self.edited.clear()
-        self._unpainted.clear()
+        self.edited, self._unpainted = set(), {}  # others, for those may have been left with the labels
         self.records = Records(self._stack.n_frames)
 
     def forget_steps(self) -> None:
@@ -103,24 +102,25 @@ class Drawing:
             history.clear()
         self._bare.clear()
 
-    def change_stack(self, stack: LayerStack, said: PromptState) -> None:
+    def change_stack(self, stack: LayerStack, left: PromptState, found: PromptState) -> None:
         """Go to another plane of the image; what is known of this one is kept for when it is come back to.
 
-        So are its steps, unless other clicks and boxes are `said` then than when it was left: they would be
+        So are its steps, unless other clicks and boxes in it are `found` then than were `left`: they would be
         undone with them. Steps take memory, and are kept for one other plane only.
         """
         if not self.history.is_empty:
-            for other in self._elsewhere.values():
-                other.history.clear()
-        left = _Plane(self.records, self.edited, self._unpainted, self._bare, self.history, said)
-        self._elsewhere[self._stack.plane] = left
+            for plane, other in self._elsewhere.items():
+                if plane != stack.plane:
+                    other.history.clear()
+        here = _Plane(self.records, self.edited, self._unpainted, self._bare, self.history, left)
+        self._elsewhere[self._stack.plane] = here
         self._stack = stack
         if self.canvas is not None:
             self.canvas.stack = stack
-        fresh = _Plane(Records(stack.n_frames), set(), {}, {}, History(), said)
+        fresh = _Plane(Records(stack.n_frames), set(), {}, {}, History(), found)
         here = self._elsewhere.pop(stack.plane, fresh)
         self.records, self.edited, self._unpainted, self._bare, self.history, before = here
-        if (before.points, before.boxes) != (said.points, said.boxes):
+        if (before.points, before.boxes) != (found.points, found.boxes):
             self.history.clear()
 
     @property
@@ -211,7 +211,10 @@ class Drawing:
         return step
 
     def waiting_step(self, key: Key) -> int | None:
-        """Return the newest step that waits for the mask of a frame and object, and was not overtaken."""
+        """Return the newest step that waits for the mask of a frame and object, and was not overtaken.
+
+        While the object is removed none does; it waits again when that is undone.
+        """
         waiting, answered = (
             max(
                 (token for token, keys in steps.items() if key in keys and self.history.find(token)),
@@ -219,7 +222,10 @@ class Drawing:
             )
             for steps in (self._awaited, self._answered)
         )
-        return waiting if waiting > answered else None
+        return waiting if waiting > answered and not self._is_removed_since(key[1], waiting) else None
+
+    def _is_removed_since(self, object_id: int, token: int) -> bool:
+        return any(step.removes == object_id for step in self.history.after(token))
 
     def wait_no_more(self, key: Key, step: int | None) -> None:
         """Note that a mask that a step waits for does not come, so that what is painted there counts."""
@@ -237,10 +243,11 @@ class Drawing:
         key = answered.answer.frame, answered.object_id
         if answered.step is not None:  # gone if it has been undone meanwhile; another answer is under way
             awaited = key in self._awaited.get(answered.step, ())
-            return awaited and self.history.find(answered.step) is not None
+            there = self.history.find(answered.step) is not None
+            return awaited and there and not self._is_removed_since(key[1], answered.step)
         # Of prompts that no mask can be made of, such as negative clicks alone, what is seen stays.
         made = answered.object_id in answered.answer.object_ids
-        return made and answered.masks != MaskUse.LEAVE and key not in self.edited
+        return made and answered.masks != MaskUse.LEAVE and not self.is_painted(key)
 
     def draw_prompted(self, answered: PromptAnswer, prompts: PromptState) -> None:
         """Draw the mask that prompts led to, which is wanted; `prompts` are all there are.
@@ -285,9 +292,13 @@ class Drawing:
     def _keep_before_strokes(self, frame: int, step: Step) -> None:
         """Keep a frame for a step as it was before what was painted since, which is undone before it."""
         index: Index = self._stack.index(frame)  # type: ignore[assignment]
-        later = next((other for other in self.history.after(step) if index in other.frames), None)
-        if later is not None and frame in self._bare:
-            self.history.keep(step, index, later.frames[index])
+        later = self._later(step, index)
+        if later and frame in self._bare:
+            self.history.keep(step, index, later[0].frames[index])
+
+    def _later(self, step: Step, index: Index) -> list[Step]:
+        """Return the steps after one that changed a frame."""
+        return [other for other in self.history.after(step.token) if index in other.frames]
 
     def _draw_under_strokes(
         self, frame: int, object_id: int, step: Step, bare: npt.NDArray[Any], drawn: npt.NDArray[Any]
@@ -297,8 +308,8 @@ class Drawing:
             return
         index: Index = self._stack.index(frame)  # type: ignore[assignment]
         known = self.records.at(frame)[object_id]
-        for other in (*self.history.after(step), *self.history.undone):
-            if (state := other.frames.get(index)) is not None:
+        for other in (*self.history.after(step.token), *self.history.undone):
+            if (state := other.frames.get(index)) is not None and other.removes != object_id:
                 labels = _over(state.labels(), bare, drawn)
                 there = known._replace(present=bool((labels == object_id).any()))
                 other.frames[index] = FrameState.of(labels, {**state.known, object_id: there}, state.edited)
@@ -322,7 +333,7 @@ class Drawing:
         frame = answer.frame
         ids = [i for i in answer.object_ids if objects is None or i in objects]
         if self.painted_counts:  # while it was tracking
-            ids = [i for i in ids if (frame, i) not in self.edited]
+            ids = [i for i in ids if not self.is_painted((frame, i))]
         current = self.canvas.frame(frame)
         new = self.canvas.merged(current, answer.labels, ids, preserve=self.preserve)
         self._write(frame, current, new, self._pass)
@@ -369,14 +380,20 @@ class Drawing:
         # Labels of before are only looked for in memory: elsewhere it takes too long.
         everywhere = isinstance(self.canvas.layer.data, np.ndarray)
         for frame in range(len(known)) if everywhere else np.flatnonzero(known).tolist():
-            current = self.canvas.frame(frame)
-            there = current == object_id
-            if known[frame] or there.any():
-                self._keep(frame, current, step)
-                self.canvas.write(frame, np.where(there, 0, current))
-                self.edited.discard((frame, object_id))
+            if known[frame] or (self.canvas.frame(frame) == object_id).any():
+                self._erase_in(frame, object_id, step)
             yield
         self.records.remove(object_id)
+
+    def _erase_in(self, frame: int, object_id: int, step: Step) -> None:
+        def without(state: FrameState) -> FrameState:
+            labels = state.labels()
+            known = {i: there for i, there in state.known.items() if i != object_id}
+            return FrameState.of(np.where(labels == object_id, 0, labels), known, state.edited - {object_id})
+
+        index: Index = self._stack.index(frame)  # type: ignore[assignment]
+        before, _ = self._change(step, index, without)
+        self.history.keep(step, index, before)
 
     def undo(self) -> Step | None:
         """Return the newest step, as `History.undo` does; strokes that napari took back itself are none."""
@@ -409,21 +426,45 @@ class Drawing:
         step.ahead.clear()
 
     def _swap_frame(self, step: Step, index: Index) -> set[int]:
-        assert self.canvas is not None
         frame, state = self._frame_at(index), step.frames[index]
+        step.frames[index], was = self._change(step, index, lambda _: state)
+        if step.is_pass:
+            self._untracked |= {(frame, i) for i in _differing(was, state.labels())}
+        self.records.restore(frame, state.known)
+        return set(state.known)
+
+    def _change(
+        self, step: Step, index: Index, change: Callable[[FrameState], FrameState]
+    ) -> tuple[FrameState, npt.NDArray[Any]]:
+        """Change a frame for a step, under what was painted over it since that began.
+
+        Returns what it was under that, whole and its labels. A frame that cannot be written stays as it was,
+        as far as that can be done.
+        """
+        assert self.canvas is not None
+        frame, later = self._frame_at(index), self._later(step, index)
         now = self._state(frame, np.asarray(self.canvas.layer.data[index]))
+        before = later[0].frames[index] if later else now
+        after = change(before)
+        was, becomes = before.labels(), after.labels()
+
+        def under(state: FrameState) -> FrameState:
+            edited = (state.edited - before.edited) | after.edited
+            return FrameState.of(_over(state.labels(), was, becomes), after.known, edited)
+
+        new = under(now) if later else after
         try:
-            self.canvas.write_at(index, state.labels())
+            self.canvas.write_at(index, new.labels())
         except Exception:
             with suppress(Exception):  # a part of it may have been written
                 self.canvas.write_at(index, now.labels())
             raise
-        step.frames[index] = now
-        if step.is_pass:
-            self._untracked |= {(frame, i) for i in _differing(now.labels(), state.labels())}
-        self.records.restore(frame, state.known)
-        self.edited = {key for key in self.edited if key[0] != frame} | {(frame, i) for i in state.edited}
-        return set(state.known)
+        for other in later:
+            other.frames[index] = under(other.frames[index])
+        for i in new.edited - after.edited:  # their first stroke is over what there is now
+            self._unpainted[frame, i] = _digest(becomes == i)
+        self.edited = {key for key in self.edited if key[0] != frame} | {(frame, i) for i in new.edited}
+        return before, was
 
     def _is_swapped_back(self, step: Step, index: Index) -> bool:
         try:

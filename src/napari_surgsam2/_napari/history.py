@@ -23,7 +23,9 @@ class FrameState:
     Attributes
     ----------
     packed : bytes or None
-        None where all is background.
+        What is in the `box`; None where all is background.
+    box : tuple of 2 slices
+        Rows and columns, out of which all is background.
     shape : tuple of int
         (Y, X).
     dtype : dtype
@@ -35,6 +37,7 @@ class FrameState:
     """
 
     packed: bytes | None
+    box: tuple[slice, slice]
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     known: dict[int, Known]
@@ -48,19 +51,33 @@ class FrameState:
         edited: frozenset[int] = frozenset(),
     ) -> FrameState:
         """Keep a frame."""
-        packed = zlib.compress(np.ascontiguousarray(labels).data, level=1) if labels.any() else None
-        return cls(packed, (labels.shape[0], labels.shape[1]), labels.dtype, known, edited)
+        box = _box_around(labels)
+        inside = labels[box]
+        packed = zlib.compress(np.ascontiguousarray(inside).data, level=1) if inside.size else None
+        return cls(packed, box, (labels.shape[0], labels.shape[1]), labels.dtype, known, edited)
 
     def labels(self) -> npt.NDArray[Any]:
         """Return the frame, (Y, X)."""
-        if self.packed is None:
-            return np.zeros(self.shape, dtype=self.dtype)
-        return np.frombuffer(zlib.decompress(self.packed), dtype=self.dtype).reshape(self.shape)
+        out = np.zeros(self.shape, dtype=self.dtype)
+        if self.packed is not None:
+            inside = out[self.box]
+            inside[...] = np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(inside.shape)
+        return out
 
     @property
     def nbytes(self) -> int:
         """Memory taken."""
         return 200 + len(self.packed or b"")
+
+
+def _box_around(labels: npt.NDArray[Any]) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all that is not background; none where all is."""
+    rows = np.flatnonzero(labels.any(axis=1))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    here = slice(int(rows[0]), int(rows[-1]) + 1)
+    columns = np.flatnonzero(labels[here].any(axis=0))
+    return here, slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 @dataclass(eq=False)
@@ -82,6 +99,8 @@ class Step:
         Those that are swapped already, though the step is not: they could not be swapped back.
     is_pass : bool
         Whether the masks were tracked in it, rather than made of prompts or painted.
+    removes : int or None
+        The object that it takes away.
     """
 
     token: int
@@ -91,6 +110,7 @@ class Step:
     frames: dict[tuple[int, ...], FrameState] = field(default_factory=dict)
     ahead: set[tuple[int, ...]] = field(default_factory=set)
     is_pass: bool = False
+    removes: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -107,9 +127,11 @@ class History:
         self._undone: list[Step] = []
         self._bytes = 0  # of the steps that are done, or more
 
-    def begin(self, what: str, before: Any, after: Any, is_pass: bool = False) -> Step:
+    def begin(
+        self, what: str, before: Any, after: Any, is_pass: bool = False, removes: int | None = None
+    ) -> Step:
         """Start a step; what was undone cannot be done again any more."""
-        step = Step(next(_tokens), what, before, after, is_pass=is_pass)
+        step = Step(next(_tokens), what, before, after, is_pass=is_pass, removes=removes)
         self._done.append(step)
         self._undone.clear()
         return step
@@ -118,9 +140,9 @@ class History:
         """Return a step that is done, or None."""
         return next((step for step in reversed(self._done) if step.token == token), None)
 
-    def after(self, step: Step) -> list[Step]:
-        """Return the steps that were done after one, and were not undone."""
-        return [other for other in self._done if other.token > step.token]
+    def after(self, token: int) -> list[Step]:
+        """Return the steps that were done after the one of a number, and were not undone."""
+        return [step for step in self._done if step.token > token]
 
     @property
     def undone(self) -> tuple[Step, ...]:

@@ -15,6 +15,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_surgsam2.errors import SurgSam2Error
+from napari_surgsam2.masks import refuse_to_replace
 from napari_surgsam2.project import PROJECT_SUFFIX
 
 from . import autosaves, saving
@@ -100,6 +101,7 @@ class Keeper:
         """Save the masks in the background; the suffix says as what, and what is there is replaced."""
 
         def prepare(session: Session) -> Callable[[], Path]:
+            refuse_to_replace(autosaves.input_paths(session.image), path)
             labels, names = saving.StackLabels(session), dict(session.names)
             return lambda: saving.save_masks(labels, path, names)
 
@@ -119,6 +121,7 @@ class Keeper:
         """Measure the masks in the background and write a CSV; the means become features of the labels."""
 
         def prepare(session: Session) -> Callable[[], Any]:
+            refuse_to_replace(autosaves.input_paths(session.image), path)
             measure = saving.measure_session(session)
 
             def run() -> Any:
@@ -145,6 +148,14 @@ class Keeper:
         if session is None:
             self._tell("There is no video; open one, or choose an image layer.")
             return
+        session.when_settled(lambda: self._begin_work(session, prepare, then))
+
+    def _begin_work(
+        self,
+        session: Session,
+        prepare: Callable[[Session], Callable[[], Any]],
+        then: Callable[[Session, Any], object],
+    ) -> None:
         try:
             work = prepare(session)
         except SurgSam2Error as error:
@@ -193,6 +204,9 @@ class Keeper:
         if session is None:
             self._tell("There is no video; open one, or choose an image layer.")
             return
+        session.when_settled(lambda: self._write_project(session, target))
+
+    def _write_project(self, session: Session, target: Path) -> None:
         self._turn_to(session.stack)
         try:
             written = self._write(saving.project_of(session), target)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
+from napari_surgsam2.video.layers import spatial_shape
 
 from .drawing import Drawing
 from .objects import Objects
@@ -17,17 +17,18 @@ from .stacks import LayerStack, Plane
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
-_ENTRY = "left"
 # By image, the axis that was chosen to be followed, and the shape that the image had then.
 _frame_axes: WeakKeyDictionary[Image, tuple[int, tuple[int, ...]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """What a session leaves behind besides layers, with the labels that it made.
+    """What a session leaves behind besides layers, with its labels.
 
     Attributes
     ----------
+    image : reference to an Image
+        The image that was segmented into them.
     names : dict of int to str
         By object id; they belong to all of the image.
     records : dict of Plane to Records
@@ -38,34 +39,47 @@ class Left:
         The masks given in each.
     """
 
+    image: ReferenceType[Image]
     names: dict[int, str]
     records: dict[Plane, Records]
     edited: dict[Plane, set[Key]]
     masks: dict[Plane, dict[Key, GivenMask]]
 
 
+_left: WeakKeyDictionary[Labels, Left] = WeakKeyDictionary()
+
+
 def leave(labels: Labels, objects: Objects, drawing: Drawing, prompts: PromptLayers) -> None:
-    """Leave what is known with labels, if they are ours."""
-    about = labels.metadata.get(METADATA_KEY)
-    if isinstance(about, dict):
-        about[_ENTRY] = Left(
-            objects.names, drawing.records_by_plane, drawing.edited_by_plane, prompts.masks_by_plane
-        )
+    """Leave what is known of labels with them."""
+    _left[labels] = Left(
+        ref(prompts.stack.layer),
+        dict(objects.names),
+        drawing.records_by_plane,
+        drawing.edited_by_plane,
+        prompts.masks_by_plane,
+    )
 
 
 def take_up(
-    labels: Labels, stack: LayerStack, objects: Objects, drawing: Drawing, prompts: PromptLayers
+    labels: Labels,
+    stack: LayerStack,
+    objects: Objects,
+    drawing: Drawing,
+    prompts: PromptLayers | None = None,
 ) -> None:
-    """Go on with what was left with labels, once; of a video of another length only the names count."""
-    about = labels.metadata.get(METADATA_KEY)
-    left = about.pop(_ENTRY, None) if isinstance(about, dict) else None
-    if not isinstance(left, Left):
+    """Go on with what was left with labels, once; of a video of another length only the names count.
+
+    Given masks come back into the prompts; without these, those that there are stay.
+    """
+    left = _left.pop(labels, None)
+    if left is None or left.image() is not stack.layer:
         return
     objects.names.update(left.names)
     shape = stack.layer_shape
     lengths = {plane: 1 if plane[0] is None else shape[plane[0]] for plane in left.records}
     if all(records.n_frames == lengths[plane] for plane, records in left.records.items()):
-        prompts.masks_by_plane = left.masks
+        if prompts is not None:
+            prompts.masks_by_plane = left.masks
         drawing.take_up(left.records, left.edited)
         for records in left.records.values():
             objects.add(i for i in records.object_ids if records[i].present.any())

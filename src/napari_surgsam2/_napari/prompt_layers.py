@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pandas import concat
 
 from napari_surgsam2.errors import PromptError
 from napari_surgsam2.prompts import Box, Point, check_prompts
@@ -15,7 +16,7 @@ from napari_surgsam2.prompts.kinds import whole_number
 from napari_surgsam2.prompts.tables import polarity
 from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
-from .stacks import LayerStack
+from .stacks import LayerStack, Plane
 from .units import layer_to_layer, unit_factors
 
 if TYPE_CHECKING:
@@ -60,6 +61,106 @@ class PointsState:
         return same and np.array_equal(self.data, other.data)
 
     __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def places(self) -> list[npt.NDArray[np.float64]]:
+        """The position of each point, (1, D)."""
+        return list(self.data[:, None])
+
+    def chosen(self, rows: Sequence[int]) -> PointsState:
+        """Return some of the points."""
+        return PointsState(
+            self.data[list(rows)],
+            tuple(self.object_ids[n] for n in rows),
+            tuple(self.labels[n] for n in rows),
+            None if self.features is None else self.features.iloc[list(rows)].reset_index(drop=True),
+        )
+
+    def and_then(self, other: PointsState) -> PointsState:
+        """Return these points, and then others."""
+        if not (len(self.data) and len(other.data)):
+            return other if len(other.data) else self
+        return PointsState(
+            np.concatenate([self.data, other.data]),
+            self.object_ids + other.object_ids,
+            self.labels + other.labels,
+            _tables_joined(self.features, other.features),
+        )
+
+    def entries(self) -> list[tuple[object, ...]]:
+        """Return an entry for each point, to compare by: its position, its object and its label."""
+        rows = map(tuple, self.data.tolist())
+        return list(zip(rows, self.object_ids, self.labels, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class BoxesState:
+    """What a Shapes layer holds; `boxes_state` takes it and `restore_boxes` puts it back.
+
+    Attributes
+    ----------
+    data : tuple of array, each of shape (corners, D)
+        Positions.
+    kinds : tuple of str
+        As napari calls them.
+    object_ids : tuple of int
+        Object of each shape; 0 where it is no number of one.
+    features : DataFrame or None
+        The whole table of features.
+    problems : tuple of str
+        What is to be said of shapes that cannot be used.
+    """
+
+    data: tuple[npt.NDArray[np.float64], ...] = ()
+    kinds: tuple[str, ...] = ()
+    object_ids: tuple[int, ...] = ()
+    features: Any = None
+    problems: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoxesState):
+            return NotImplemented
+        same = (self.kinds, self.object_ids) == (other.kinds, other.object_ids)
+        return same and len(self.data) == len(other.data) and all(map(np.array_equal, self.data, other.data))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def places(self) -> list[npt.NDArray[np.float64]]:
+        """The positions of the corners of each shape, (corners, D)."""
+        return list(self.data)
+
+    def chosen(self, rows: Sequence[int]) -> BoxesState:
+        """Return some of the shapes."""
+        return BoxesState(
+            tuple(self.data[n] for n in rows),
+            tuple(self.kinds[n] for n in rows),
+            tuple(self.object_ids[n] for n in rows),
+            None if self.features is None else self.features.iloc[list(rows)].reset_index(drop=True),
+        )
+
+    def and_then(self, other: BoxesState) -> BoxesState:
+        """Return these shapes, and then others."""
+        if not (self.data and other.data):
+            return other if other.data else self
+        return BoxesState(
+            self.data + other.data,
+            self.kinds + other.kinds,
+            self.object_ids + other.object_ids,
+            _tables_joined(self.features, other.features),
+        )
+
+    def entries(self) -> list[tuple[object, ...]]:
+        """Return an entry for each shape, to compare by: its corners, its object and its kind."""
+        corners = (tuple(map(tuple, data.tolist())) for data in self.data)
+        return list(zip(corners, self.object_ids, self.kinds, strict=True))
+
+
+def _tables_joined(one: Any, other: Any) -> Any:
+    """Return two tables of features as one; None where there is not one for each."""
+    if one is None or other is None:
+        return None
+    return concat([one, other], ignore_index=True)
 
 
 def transforms(image: Image) -> dict[str, Any]:
@@ -145,17 +246,31 @@ def points_state(layer: Points, instead: npt.NDArray[np.float64] | None = None) 
     return PointsState(data, tuple(object_ids), tuple(labels), layer.features.copy(), tuple(problems))
 
 
-def box_ids(layer: Shapes) -> tuple[tuple[int, ...], list[str]]:
-    """Return the object of each shape, 0 where it is no number of one, and what is to be said of those."""
+def boxes_state(layer: Shapes, count: int | None = None) -> BoxesState:
+    """Return what a Shapes layer holds; shapes without features are of object 1.
+
+    Parameters
+    ----------
+    layer : napari.layers.Shapes
+        The layer.
+    count : int, optional
+        How many shapes to look at; all if left out.
+    """
     ids: list[int] = []
     problems: list[str] = []
-    for object_id in _columns(layer, _COLUMNS[:1])[0]:
+    for object_id in _columns(layer, _COLUMNS[:1])[0][:count]:
         try:
             ids.append(whole_number("The object id of a box", object_id, 1))
         except PromptError as error:
             problems.append(str(error))
             ids.append(0)
-    return tuple(ids), problems
+    return BoxesState(
+        tuple(np.array(corners, dtype=np.float64) for corners in layer.data[:count]),
+        tuple(map(str, layer.shape_type[:count])),
+        tuple(ids),
+        layer.features.iloc[:count].copy(),
+        tuple(problems),
+    )
 
 
 def _columns(layer: Points | Shapes, names: Sequence[str]) -> list[list[Any]]:
@@ -183,6 +298,18 @@ def restore_points(layer: Points, state: PointsState) -> None:
     }
 
 
+def restore_boxes(layer: Shapes, state: BoxesState) -> None:
+    """Make a Shapes layer hold what it held."""
+    layer.selected_data = set(range(len(layer.data)))
+    layer.remove_selected()
+    if state.data:
+        layer.add(list(state.data), shape_type=list(state.kinds))
+    if state.features is None:
+        layer.features = {"object_id": np.array(state.object_ids, dtype=np.int64)}
+    else:
+        layer.features = state.features.copy()
+
+
 def append_points(layer: Points, rows: npt.NDArray[np.float64], points: Sequence[Point]) -> None:
     """Add clicks at positions in a layer, (N, D), to those it has; other features get their defaults."""
     layer.selected_data = set()
@@ -198,13 +325,26 @@ def places_of(
     layer: Points | Shapes, rows: npt.NDArray[np.float64], stack: LayerStack
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Take positions in a layer, (N, D), to (frame, y, x), (N, 3), and whether they are in a stack."""
-    image = stack.layer
+    table, finite = _in_image(layer, rows, stack.layer)
+    places, inside = stack.to_frame(table)
+    return places, inside & finite
+
+
+def planes_of(layer: Points | Shapes, rows: npt.NDArray[np.float64], stack: LayerStack) -> list[Plane | None]:
+    """Return the plane of the image that each position in a layer, (N, D), is in; None where in none."""
+    table, finite = _in_image(layer, rows, stack.layer)
+    return [stack.plane_of(row) if ok else None for row, ok in zip(table, finite, strict=True)]
+
+
+def _in_image(
+    layer: Points | Shapes, rows: npt.NDArray[np.float64], image: Image
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Take positions in a layer, (N, D), to those in an image, zeros where they are not finite, (N,)."""
     finite = np.array([np.isfinite(row).all() for row in rows], dtype=bool)
     table = np.where(finite[:, None], rows, 0.0)
     if len(table) and not _same_place(layer, image):
         table = np.array([layer_to_layer(row, layer, image) for row in table])
-    places, inside = stack.to_frame(table)
-    return places, inside & finite
+    return table, finite
 
 
 def rows_for(layer: Points | Shapes, places: npt.ArrayLike, stack: LayerStack) -> npt.NDArray[np.float64]:
@@ -236,27 +376,16 @@ def read_points(state: PointsState, layer: Points, stack: LayerStack) -> tuple[l
     return points, problems
 
 
-def read_boxes(layer: Shapes, stack: LayerStack, count: int | None = None) -> tuple[list[Box], list[str]]:
-    """Return the rectangles that are in a stack as boxes, and what is to be said of other shapes.
-
-    Parameters
-    ----------
-    layer : napari.layers.Shapes
-        The layer.
-    stack : LayerStack
-        The video.
-    count : int, optional
-        How many shapes to look at; all if left out.
-    """
+def read_boxes(state: BoxesState, layer: Shapes, stack: LayerStack) -> tuple[list[Box], list[str]]:
+    """Return the rectangles that are in a stack as boxes, and what is to be said of other shapes."""
     boxes: list[Box] = []
-    ids, problems = box_ids(layer)
-    shapes = list(zip(layer.data, layer.shape_type, ids, strict=True))
-    for corners, kind, object_id in shapes[:count]:
-        places, inside = places_of(layer, np.asarray(corners, dtype=np.float64), stack)
+    problems = list(state.problems)
+    for corners, kind, object_id in zip(state.data, state.kinds, state.object_ids, strict=True):
+        places, inside = places_of(layer, corners, stack)
         if not inside.any() or not object_id:
             continue
         try:
-            box = _box(places, str(kind), object_id, bool(inside.all()))
+            box = _box(places, kind, object_id, bool(inside.all()))
             if box is not None:
                 check_prompts([box], stack.shape)
                 boxes.append(box)
@@ -354,8 +483,8 @@ def _set_defaults(layer: Points | Shapes, wanted: dict[str, int]) -> None:
 
 
 def paint_points(layer: Points, state: PointsState, color_of: Callable[[int], Color]) -> None:
-    """Give every point its object's colour and its polarity's symbol."""
-    if not len(state.data):
+    """Give every point its object's colour and its polarity's symbol, if they are as in a state."""
+    if not len(state.data) or len(state.data) != len(layer.data):
         return
     layer.face_color = np.array([color_of(i) for i in state.object_ids])
     layer.symbol = [POSITIVE_SYMBOL if label else NEGATIVE_SYMBOL for label in state.labels]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,20 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.prompts import Box, Mask, Point, Prompt
 
 from .prompt_layers import (
+    BoxesState,
     ClickMode,
     PointsState,
     append_points,
-    box_ids,
+    boxes_state,
     let_next_box_be_of,
     make_boxes,
     make_points,
     places_of,
+    planes_of,
     points_state,
     read_boxes,
     read_points,
+    restore_boxes,
     restore_points,
     rows_for,
 )
@@ -36,37 +41,8 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]  # frame and object id
 NO_POINTS = PointsState(np.empty((0, 0)), (), ())
+_S = TypeVar("_S", PointsState, BoxesState)
 _LOOK_EVERY = 300  # milliseconds; edits in napari's table of features are told by no event
-
-
-@dataclass(frozen=True, eq=False)
-class BoxesState:
-    """What a Shapes layer holds.
-
-    Attributes
-    ----------
-    data : tuple of array, each of shape (corners, D)
-        Positions.
-    kinds : tuple of str
-        As napari calls them.
-    object_ids : tuple of int
-        Object of each shape; 0 where it is no number of one.
-    features : DataFrame or None
-        The whole table of features.
-    """
-
-    data: tuple[npt.NDArray[np.float64], ...] = ()
-    kinds: tuple[str, ...] = ()
-    object_ids: tuple[int, ...] = ()
-    features: Any = None
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BoxesState):
-            return NotImplemented
-        same = (self.kinds, self.object_ids) == (other.kinds, other.object_ids)
-        return same and len(self.data) == len(other.data) and all(map(np.array_equal, self.data, other.data))
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -130,6 +106,7 @@ class PromptLayers:
         self._on_change = on_change
         self._elsewhere: dict[Plane, dict[Key, GivenMask]] = {}  # masks given in other planes
         self._before_drag: npt.NDArray[np.float64] | None = None
+        self._boxes_before_drag: BoxesState | None = None
         self._drawing = False
         self._seen: Any = None
         self._look = QTimer()
@@ -200,7 +177,7 @@ class PromptLayers:
         if self.boxes is not None:
             self.boxes.events.data.disconnect(self._on_boxes)
             self.boxes.events.features.disconnect(self._changed)
-            self.boxes = None
+            self.boxes = self._boxes_before_drag = None
             self._drawing = False
             self._look_if_needed()
 
@@ -236,8 +213,12 @@ class PromptLayers:
         self._changed()
 
     def _on_boxes(self, event: Any) -> None:
-        self._drawing = getattr(event, "action", None) == "adding"
-        self._changed()
+        action = getattr(event, "action", None)
+        self._drawing = action == "adding"
+        # Before boxes are dragged napari tells once, and then of nothing until they are where they go.
+        self._boxes_before_drag = self._boxes_state() if action == "changing" else None
+        if action != "changing":
+            self._changed()
 
     def _changed(self, _: Any = None) -> None:
         if not self._is_under_way:
@@ -245,7 +226,11 @@ class PromptLayers:
 
     @property
     def _is_under_way(self) -> bool:
-        return self._before_drag is not None or self._is_drawing
+        return self._before_drag is not None or self._is_dragging_boxes or self._is_drawing
+
+    @property
+    def _is_dragging_boxes(self) -> bool:
+        return self._boxes_before_drag is not None and getattr(self.boxes, "_is_moving", False)
 
     @property
     def _is_drawing(self) -> bool:
@@ -275,38 +260,73 @@ class PromptLayers:
     def _boxes_state(self) -> BoxesState:
         if self.boxes is None:
             return BoxesState()
-        n = len(self.boxes.data) - self._is_drawing
-        return BoxesState(
-            tuple(np.array(corners, dtype=np.float64) for corners in self.boxes.data[:n]),
-            tuple(map(str, self.boxes.shape_type[:n])),
-            box_ids(self.boxes)[0][:n],
-            self.boxes.features.iloc[:n].copy(),
-        )
+        if self._boxes_before_drag is not None and self._is_dragging_boxes:
+            return self._boxes_before_drag
+        return boxes_state(self.boxes, len(self.boxes.data) - self._is_drawing)
+
+    def within(self, state: PromptState, stack: LayerStack) -> PromptState:
+        """Return those of the clicks and boxes that are in a stack."""
+        return PromptState(self._chosen(state.points, stack, True), self._chosen(state.boxes, stack, True))
+
+    def elsewhere(self, before: PromptState, after: PromptState) -> set[Plane]:
+        """Return the other planes of the image where what is said has changed."""
+        found: set[Plane | None] = set()
+        if self.stack.has_other_planes:
+            found |= self._planes_where_different(before.points, after.points)
+            found |= self._planes_where_different(before.boxes, after.boxes)
+        return {plane for plane in found if plane not in (None, self.stack.plane)}
 
     def restore(self, state: PromptState) -> None:
-        """Take the layers back to what they held."""
+        """Take the layers back to what they held in the stack; what is in other planes stays."""
         self.masks = dict(state.masks)
         if self.points is not None and (state.points is not NO_POINTS or len(self.points.data)):
-            held = state.points
+            held = self._with_other_planes(state.points, points_state(self.points))
             if held is NO_POINTS:
                 held = PointsState(np.empty((0, self.points.ndim)), (), ())
             restore_points(self.points, held)
-        if self.boxes is not None and state.boxes != self._boxes_state():
-            self.boxes.selected_data = set(range(len(self.boxes.data)))
-            self.boxes.remove_selected()
-            if state.boxes.data:
-                self.boxes.add(list(state.boxes.data), shape_type=list(state.boxes.kinds))
-            if state.boxes.features is None:
-                self.boxes.features = {"object_id": np.array(state.boxes.object_ids, dtype=np.int64)}
-            else:
-                self.boxes.features = state.boxes.features.copy()
+        if self.boxes is not None:
+            now = self._boxes_state()
+            held_boxes = self._with_other_planes(state.boxes, now)
+            if held_boxes != now:
+                restore_boxes(self.boxes, held_boxes)
+
+    def _with_other_planes(self, state: _S, now: _S) -> _S:
+        """Return what was in the stack, after what is in other planes now."""
+        if not self.stack.has_other_planes:
+            return state
+        return self._chosen(now, self.stack, False).and_then(self._chosen(state, self.stack, True))
+
+    def _chosen(self, state: _S, stack: LayerStack, inside: bool) -> _S:
+        """Return what is inside of a stack, with any of its corners, or what is not."""
+        planes = self._planes(state, stack)
+        return state.chosen([n for n, there in enumerate(planes) if (stack.plane in there) == inside])
+
+    def _planes_where_different(self, one: _S, other: _S) -> set[Plane | None]:
+        """Return the planes of what is in one state and not in another."""
+        found: set[Plane | None] = set()
+        for these, those in ((one, other), (other, one)):
+            left = Counter(those.entries())
+            left.subtract(Counter(these.entries()))
+            only = {entry for entry, count in left.items() if count < 0}
+            rows = [n for n, entry in enumerate(these.entries()) if entry in only]
+            found = found.union(*self._planes(these.chosen(rows), self.stack))
+        return found
+
+    def _planes(self, state: PointsState | BoxesState, stack: LayerStack) -> list[set[Plane | None]]:
+        """Return the planes that each of the points, or the corners of each of the boxes, are in."""
+        layer = self.points if isinstance(state, PointsState) else self.boxes
+        places = state.places
+        if layer is None or not places:
+            return [set() for _ in places]
+        planes = iter(planes_of(layer, np.concatenate(places), stack))
+        return [set(itertools.islice(planes, len(rows))) for rows in places]
 
     def read(self, state: PromptState) -> dict[Key, tuple[Prompt, ...]]:
         """Return the prompts in the stack by frame and object, in the order in which they count."""
         self.problems = []
         found: dict[Key, list[Prompt]] = {}
         if self.boxes is not None:
-            boxes, problems = read_boxes(self.boxes, self.stack, len(state.boxes.data))
+            boxes, problems = read_boxes(state.boxes, self.boxes, self.stack)
             self.problems += problems
             _sort_in(found, boxes)
         if self.points is not None:

@@ -184,7 +184,7 @@ def project_of(session: Session) -> Project:
     return Project(
         video=path,
         shape=session.stack.shape,
-        prompts=tuple(session.all_prompts),
+        prompts=tuple(session.prompts_to_keep),
         model=session.choice.model,
         image_size=session.choice.image_size,
         settings=session.choice.settings,
@@ -261,11 +261,11 @@ def take_up(session: Session, project: Project) -> None:
     """Put the prompts and names of a project of the same video into a session."""
     session.finish()
     session.names.update(project.names)
-    known = set(map(_identity, session.all_prompts))
+    known = set(map(_identity, session.prompts_to_keep))
     session.add_prompts([p for p in project.prompts if _identity(p) not in known])
 
 
 def _identity(prompt: Prompt) -> object:
     if isinstance(prompt, Mask):
-        return prompt.frame, prompt.object_id, prompt.mask.tobytes()
+        return prompt.frame, prompt.object_id, prompt.digest
     return prompt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication
 
-from napari_surgsam2.errors import UsageError
+from napari_surgsam2.errors import SurgSam2Error, UsageError
 from napari_surgsam2.prompts import Prompt
 from napari_surgsam2.video.layers import METADATA_KEY, layer_limits
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from napari_surgsam2.tracking import Direction
 
 _PLACES = ("scale", "translate", "rotate", "shear", "affine")  # events of a layer
+_PATIENCE = 0.5  # seconds that the window waits, at most, for what is under way in the frames
 _REST = 150  # milliseconds without a move before the frame in view is encoded
 
 
@@ -83,7 +84,7 @@ class Session(QObject):
     failed = Signal(str)  # something the user should read
     warned = Signal(str)
     noticed = Signal(str)
-    leaving = Signal()  # another part of the image is to be segmented
+    leaving = Signal()  # the part of the image that is segmented, or prompts in it, which are still there
     arrived = Signal()  # it is from now on
     gone = Signal()  # the image has been removed, or shows something else
     layers_chosen = Signal()  # to take prompts from, or to draw into
@@ -124,7 +125,9 @@ class Session(QObject):
         self.passes = self._start_passes()
         self._undoing = Undoing(self.asking, self.drawing, self.objects, self._thread, self._tell)
         try:
-            self.use_labels(labels)
+            if labels is not None:
+                require_fit(labels, self.stack)
+            self._set_labels(labels)
             self._set_points(points)
         except BaseException:
             self._thread.close()
@@ -175,11 +178,18 @@ class Session(QObject):
         UsageError
             If the layer does not fit the image, or cannot be written to.
         """
-        if layer is None:
-            layer = make_labels(self.viewer, self.stack)
-        else:
+        if layer is not None:
             require_fit(layer, self.stack)
         self._work.finish()
+        if self.labels is not None:
+            leave(self.labels, self.objects, self.drawing, self.prompts)
+        self._set_labels(layer)
+        assert self.labels is not None
+        take_up(self.labels, self.stack, self.objects, self.drawing)
+
+    def _set_labels(self, layer: Labels | None) -> None:
+        if layer is None:
+            layer = make_labels(self.viewer, self.stack)
         self._disconnect_labels()
         self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
         layer.events.selected_label.connect(self._on_selected_label)
@@ -295,6 +305,8 @@ class Session(QObject):
         try:
             if event.value in (self.labels, self.points, self.boxes):
                 self._work.finish()  # in the layers that it began with
+            if event.value in (self.image, self.points, self.boxes):
+                self.leaving.emit()  # with all that was said by now
         finally:
             self._let_go(event.value)
 
@@ -396,7 +408,9 @@ class Session(QObject):
         asking.now()
         if object_id not in self.objects:
             return
-        step = self.history.begin(f"removing object {object_id}", asking.state, asking.state)
+        step = self.history.begin(
+            f"removing object {object_id}", asking.state, asking.state, removes=object_id
+        )
         prompted = asking.prompted_frames(object_id)
         asking.drop_object(object_id)
         step.after = asking.state
@@ -428,6 +442,13 @@ class Session(QObject):
     def all_prompts(self) -> list[Prompt]:
         """All prompts in the stack, by frame and object; a mask first among those of its frame."""
         return [p for _, prompts in sorted(self.asking.known.items()) for p in prompts]
+
+    @property
+    def prompts_to_keep(self) -> list[Prompt]:
+        """All prompts in the stack, with those of objects that the labels have no room for."""
+        return [
+            p for _, prompts in sorted((self.asking.known | self.asking.left_out).items()) for p in prompts
+        ]
 
     # Prompts
 
@@ -471,6 +492,21 @@ class Session(QObject):
         """Do now what is under way in the layers, and take up what was changed in the prompts."""
         self._work.finish()
         self.read_prompts()
+
+    def when_settled(self, do: Callable[[], object]) -> None:
+        """Do something now, or after what is under way in the frames; then what is wrong is told."""
+        if not self._work.is_busy:
+            do()
+            return
+
+        def later() -> Iterator[None]:
+            try:
+                do()
+            except SurgSam2Error as error:
+                self._tell(str(error))
+            yield
+
+        self._work.do(later())
 
     def read_prompts(self) -> None:
         """Take up what was changed in the prompts now, rather than when the window has had its turn."""
@@ -530,7 +566,7 @@ class Session(QObject):
         Raises
         ------
         UsageError
-            If it is tracking already, or there is no model.
+            If it is tracking already, there is no model, or undoing or removing takes a while longer.
         PromptError
             If there is nothing to track.
         """
@@ -539,7 +575,9 @@ class Session(QObject):
         if not self._thread.has_tracker:
             raise UsageError("There is no model to track with; choose one that can be loaded.")
         self._told.clear()
-        self._work.finish()
+        self._work.finish(_PATIENCE)
+        if self._work.is_busy:
+            raise UsageError("Frames are still being changed, by undo or a removal; track when that is done.")
         self._need_canvas()
         self.asking.give_painted()
         self.passes.begin(direction, start, frames, objects)
@@ -613,11 +651,15 @@ class Session(QObject):
         """Look where the viewer came to rest: at another plane perhaps, and a frame to be prompted next."""
         if self._closed or self.tracking:
             return
+        if self._work.is_busy:  # in the plane that is left
+            self._rest_timer.start()
+            return
         place = self._position.place()
         here = stack_of(self.image, self.stack.frame_axis, place)
         if here.picked != self.stack.picked:
             self._change_stack(here)
         elif self._shown_limits() != self._limits:
+            self.read_prompts()
             self._open(MaskUse.FILL)
         elif self.model is not None:
             self._thread.warm(self.current_frame)
@@ -628,9 +670,12 @@ class Session(QObject):
             return
         if self.tracking:
             raise UsageError("The frame axis cannot be changed while tracking; press Stop first.")
-        place = self._position.place()
-        self._change_stack(stack_of(self.image, axis, place))
-        leave_frame_axis(self.image, axis)
+
+        def change() -> None:
+            self._change_stack(stack_of(self.image, axis, self._position.place()))
+            leave_frame_axis(self.image, axis)
+
+        self.when_settled(change)
 
     def _on_placed(self, _: Any = None) -> None:
         """Let our own layers follow the image, whose scale may be set only after the first clicks."""
@@ -642,6 +687,7 @@ class Session(QObject):
         """See the image's new pixels; where it has another shape, nothing here fits it any more."""
         if tuple(self.image.data.shape) == self._shape:
             self.passes.end(PassEnd(0, 0, 0.0, stopped=True))
+            self.finish()
             self._open(MaskUse.FILL)
             return
         self.lost_prompts = True  # they are not of what the image shows now
@@ -686,8 +732,9 @@ class Session(QObject):
         stack.opening()
         self.finish()
         self.leaving.emit()
+        left, found = self.asking.said_in(self.stack), self.asking.said_in(stack)
         self.stack = stack
-        self.drawing.change_stack(stack, self.asking.state)
+        self.drawing.change_stack(stack, left, found)
         self.prompts.change_stack(stack)
         self._open(MaskUse.FILL)
         self.arrived.emit()
@@ -701,8 +748,12 @@ class Session(QObject):
         if self.tracking:
             raise UsageError("The model cannot be changed while tracking; press Stop first.")
         self.choice = choice
-        self._work.finish()
-        self._open(MaskUse.DRAW)
+        self.when_settled(lambda: self._open_again(MaskUse.DRAW))
+
+    def _open_again(self, how: MaskUse) -> None:
+        """Make a tracker in place of the one there is; what the user just said is taken up before."""
+        self.finish()
+        self._open(how)
 
     def _open(self, how: MaskUse) -> None:
         """Make a tracker, and tell it all prompts; `how` is what becomes of the masks of prompted frames.

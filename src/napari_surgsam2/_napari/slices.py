@@ -37,10 +37,10 @@ class SlicedWork:
         if len(self._waiting) == 1:
             self._go_on()
 
-    def finish(self) -> None:
-        """Do all that is left now; nothing where it is asked for by the work itself."""
+    def finish(self, seconds: float = float("inf")) -> None:
+        """Do all that is left now, as far as time allows; nothing where the work itself asks for it."""
         if self.is_busy and not self._working:
-            self._go_on(float("inf"))
+            self._go_on(seconds)
 
     def stop(self) -> None:
         """Leave undone what is left."""

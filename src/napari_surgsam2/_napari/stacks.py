@@ -65,6 +65,15 @@ class LayerStack:
         """Which part of the layer it is, to be looked up by."""
         return self.frame_axis, tuple(sorted(self.picked.items()))
 
+    @property
+    def has_other_planes(self) -> bool:
+        """Whether the layer has more planes than this one along the axes that are not followed."""
+        return any(self.layer_shape[axis] > 1 for axis in self.picked)
+
+    def plane_of(self, row: Sequence[float]) -> Plane:
+        """Return the plane that a position in the layer's data, of length D, is in."""
+        return self.frame_axis, tuple(sorted((axis, round(float(row[axis]))) for axis in self.picked))
+
     def index(self, frame: int | slice) -> tuple[int | slice, ...]:
         """Return what to index an array of `layer_shape` with for a frame, or a run of frames."""
         leading = len(self.layer_shape) - 2

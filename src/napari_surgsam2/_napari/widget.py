@@ -583,7 +583,10 @@ class SurgSam2Widget(QWidget):
         plugin = "napari-surgsam2" if get_reader(str(project.video)) is not None else "napari"
         with self._by_itself():
             opened = self.viewer.open(str(project.video), plugin=plugin)
-        return next(layer for layer in opened if choosing.has_picture(layer))
+        for layer in opened:
+            if choosing.has_picture(layer):
+                return layer
+        raise UsageError(f"There is no image in '{project.video}'; open the video, and the project again.")
 
     def _offer_earlier(self) -> None:
         self._earlier = project = self.keeper.earlier()

@@ -317,6 +317,8 @@ class TrackerThread(QObject):
         with self._changed:
             self._jobs.pop(key, None)
             self._jobs[key] = (job, between, self._asked_for)
+            if between and "track" in self._jobs:  # a pass that has not begun is of what is said by then
+                self._jobs.move_to_end("track")
             self._changed.notify()
 
     def _deliver(self, tracker: int, name: str, values: tuple[object, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,6 @@ _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 # File systems allow 255 bytes; names of unfinished results are longer than those of the results.
 _LONGEST_NAME = 220
 
-_ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 _COCO_KEYS = (b"annotations", b"categories", b"images", b"info", b"licenses", b"type", b"videos")
 
 
@@ -197,12 +197,22 @@ def _not_of_kind(path: Path, kind: Format) -> str | None:
     if not path.is_dir():
         return "it is a file"
     if kind is Format.ZARR:
-        is_zarr = any((path / marker).is_file() for marker in _ZARR_MARKERS)
-        return None if is_zarr else f"it has none of {', '.join(_ZARR_MARKERS)}"
+        return None if _is_zarr_array(path) else "it is a zarr group, or another folder"
     for entry in sorted(path.iterdir()):
         if not is_litter(entry) and not _is_palette_png(entry):
             return f"it contains {entry.name}"
     return None
+
+
+def _is_zarr_array(path: Path) -> bool:
+    """Whether a folder is a zarr array, rather than a group, which may hold anything."""
+    if (path / ".zarray").is_file():
+        return True
+    try:
+        about = json.loads((path / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("node_type") == "array"
 
 
 def _not_coco(path: Path) -> str | None:
