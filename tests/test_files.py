@@ -56,6 +56,10 @@ def test_what_a_killed_process_left_goes_after_days_and_nothing_else(tmp_path: P
     with made_aside(tmp_path / "masks"):
         pass
     assert sorted(tmp_path.iterdir()) == sorted(others)
+    others[0] = fill(tmp_path / "masks", "what replaced it")
+    with made_aside(tmp_path / "masks"):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_a_folder_replaces_another_as_a_whole(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From a video and prompts to a label volume, in one call."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_outputs_hold_the_labels_and_nothing_is_left_beside_them(
 
     np.testing.assert_array_equal(np.asarray(labels), expected)
     assert [p.name for p in tmp_path.iterdir()] == [output]
+
+
+def test_pngs_are_called_as_the_pictures_that_they_are_of(model, clip, expected, tmp_path) -> None:
+    """Truth is found by the names of its frames, and pictures need not be numbered from 0 on."""
+    (tmp_path / "pictures").mkdir()
+    names = [f"img{5 * t + 1}" for t in range(len(clip))]
+    for name, frame in zip(names, clip, strict=True):
+        Image.fromarray(frame).save(tmp_path / "pictures" / f"{name}.png")
+
+    labels = ns.track(tmp_path / "pictures", PROMPTS, model=model, output=tmp_path / "masks")
+
+    np.testing.assert_array_equal(np.asarray(labels), expected)
+    for t, name in enumerate(names):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "masks" / f"{name}.png")), expected[t])
+    assert len(list((tmp_path / "masks").iterdir())) == len(clip)
 
 
 def test_large_results_are_zarr_arrays(model, clip, expected) -> None:
@@ -292,6 +308,27 @@ def test_a_complete_result_of_another_run_is_not_taken_as_done(model, clip, tmp_
     with pytest.raises(OutputError, match=r"by another run.*--force.* or move it away") as caught:
         run_job(dataclasses.replace(job, prompts=PROMPTS[:1]))
     assert not isinstance(caught.value, AlreadyCompleteError)
+
+
+@pytest.mark.parametrize("kind", ["array", "zarr", "png"])
+def test_other_frames_of_the_same_shape_are_another_run(kind, model, clip, tmp_path) -> None:
+    """Such as frames that were registered to the one that is clicked, under the name of those before."""
+    other = clip.copy()
+    other[-1] = 255 - other[-1]
+
+    def stored(frames):
+        if kind == "array":
+            return frames
+        shutil.rmtree(tmp_path / f"clip.{kind}", ignore_errors=True)
+        return save_as(kind, frames, tmp_path)
+
+    output = tmp_path / "masks.tif"
+    job = TrackJob(video=stored(clip), prompts=PROMPTS, model=model, output=output, resume=True)
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, interrupt_after(3))
+    with pytest.raises(OutputError, match="--force"):
+        run_job(dataclasses.replace(job, video=stored(other)))
+    run_job(dataclasses.replace(job, video=stored(clip)))
 
 
 def test_another_run_is_not_resumed(model, clip, tmp_path) -> None:

@@ -103,6 +103,27 @@ def test_csv_by_hand_is_read(tmp_path: Path) -> None:
     assert load_prompts(path) == [Point(0, 1.5, 2), Point(4, 3, 4, positive=False)]
 
 
+def test_the_columns_of_a_csv_by_hand_are_found_however_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text("Frame,Y,X,Object_ID,Label\n0,1.5,2,3,0\n")
+
+    assert load_prompts(path) == [Point(0, 1.5, 2, 3, positive=False)]
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted"), [("object", "object_id"), ("Obj ID", "object_id"), ("positive", "label")]
+)
+def test_columns_of_a_csv_by_hand_under_other_names_are_refused(
+    column: str, wanted: str, tmp_path: Path
+) -> None:
+    """All points would be of object 1, and positive."""
+    path = tmp_path / "points.csv"
+    path.write_text(f"frame,y,x,{column}\n0,1,2,0\n")
+
+    with pytest.raises(PromptError, match=f"a column '{column}' and none called '{wanted}'"):
+        load_prompts(path)
+
+
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_any_mask_survives_its_run_lengths(mask: np.ndarray) -> None:
     document = json.loads(json.dumps(prompts_to_dict([Mask(2, mask, 5)])))

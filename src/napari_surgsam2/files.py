@@ -51,7 +51,7 @@ def made_aside(target: Path, folder: Path | None = None, suffix: str = "") -> It
         What the hidden name ends in, where the end tells what is written.
     """
     folder = target.parent if folder is None else folder
-    _remove_abandoned(folder, target.name)
+    _remove_abandoned(folder, target)
     aside = folder / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp{suffix}"
     try:
         yield aside
@@ -60,10 +60,12 @@ def made_aside(target: Path, folder: Path | None = None, suffix: str = "") -> It
             remove(aside)
 
 
-def _remove_abandoned(folder: Path, name: str) -> None:
-    hidden = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp(\.\w+)?")
+def _remove_abandoned(folder: Path, target: Path) -> None:
+    hidden = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.(tmp(\.\w+)?|old)")
     with contextlib.suppress(OSError):  # of a folder that is not there yet, for one
         for path in [p for p in folder.iterdir() if hidden.fullmatch(p.name)]:
+            if path.suffix == ".old" and not target.exists():
+                continue  # killed before the new one took its place: it is all there is
             if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
                 remove(path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ from .video import Video, is_image_layer, open_video, rows_in_video
 IN_MEMORY_BYTES = 512 * MEBIBYTE
 _SECONDS_BETWEEN_SAVES = 30.0
 _FEATURE_CACHE_BYTES = 32 * MEBIBYTE
+_FRAMES_TOLD = 5  # that tell a video from others, where it is no file
 
 
 class TrackingInterruptedError(OutputError):
@@ -328,7 +330,8 @@ def _make_labels(
             present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
         finally:
             tracker.close()
-        return volume.finish(preview_follows=job.preview is not None), present, tracked, seconds
+        labels = volume.finish(preview_follows=job.preview is not None, frame_names=video.frame_names)
+        return labels, present, tracked, seconds
 
 
 def _fill(
@@ -425,8 +428,18 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
 
 
 def _pixels_identity(video: Video, frame: int) -> str:
-    """Return a digest of a frame: arrays have no path, and a folder's time of change says little."""
-    return hashlib.sha256(video.raw(frame).tobytes()).hexdigest()[:16]
+    """Return a digest of a frame, and of some others where no file's time of change tells of these.
+
+    Arrays have no path, and a folder's time of change says little. Where videos were registered to one frame,
+    they differ in others.
+    """
+    frames = {frame}
+    if video.path is None or not video.path.is_file():
+        frames |= set(np.linspace(0, video.n_frames - 1, _FRAMES_TOLD).round().astype(int).tolist())
+    digest = hashlib.sha256()
+    for index in sorted(frames):
+        digest.update(video.raw(index).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def settings_identity(settings: TrackingSettings) -> dict[str, Any]:
@@ -460,9 +473,14 @@ def model_identity(model: Model | str | Path, image_size: int | None) -> dict[st
 def file_identity(path: str | Path | None) -> str | None:
     """Return what tells a file from others: its absolute path with size and time of change.
 
-    What is no file, such as the name of a model, is returned as it is.
+    Of a folder it is its path with the names and sizes of the files in it. What is neither, such as the name
+    of a model, is returned as it is.
     """
-    if path is None or not (file := expanded(path)).is_file():
+    if path is None or not (file := expanded(path)).exists():
         return None if path is None else str(path)
+    if file.is_dir():
+        with os.scandir(file) as found:
+            entries = sorted((entry.name, entry.stat().st_size) for entry in found if entry.is_file())
+        return f"{file.resolve()} ({hashlib.sha256(repr(entries).encode()).hexdigest()[:16]})"
     status = file.stat()
     return f"{file.resolve()} ({status.st_size} bytes, changed {status.st_mtime_ns})"

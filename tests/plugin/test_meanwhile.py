@@ -18,6 +18,7 @@ from napari_surgsam2._napari.worker import TrackerChoice
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.masks import unsaved_labels
 from napari_surgsam2.prompts import Box, Point
+from napari_surgsam2.settings import TrackingSettings
 
 from .conftest import until
 from .sessions import blob_clip, click, middle, session_on, track
@@ -25,6 +26,7 @@ from .sessions import blob_clip, click, middle, session_on, track
 N = 5
 VIDEO, MASKS = blob_clip(N)
 PLANES = np.stack([VIDEO] * 2, axis=1)  # (T, Z, Y, X)
+BESIDE = (85.0, 100.0)  # where the clip has nothing
 
 
 @pytest.fixture
@@ -122,6 +124,61 @@ def test_what_is_painted_while_an_object_is_being_removed_stays_and_can_be_undon
     np.testing.assert_array_equal(masks(session), before)
 
 
+def test_a_mask_that_comes_while_the_removal_of_its_object_is_undone_is_not_lost(
+    session, slow_undo, monkeypatch
+):
+    click(session, middle(MASKS, 0, 2))
+    track(session)
+    tracked = masks(session)
+    with held(monkeypatch, N - 1) as reached:
+        session.add_prompts([Point(N - 1, *BESIDE, 2)])
+        session.read_prompts()
+        until(reached.is_set)
+        session.remove_object(2)
+        until(lambda: not session.is_changing_frames)
+    session.wait(30)
+    assert not masks(session).any()
+
+    monkeypatch.setattr(session._work._timer, "start", lambda *_: None)  # the rest of it takes its time
+    session.undo()
+    assert session.is_changing_frames
+    until(lambda: not session._thread.is_busy)
+    for _ in range(5):
+        QApplication.processEvents()
+    monkeypatch.undo()
+    session.finish()
+    session.wait(30)
+    there = masks(session)
+    np.testing.assert_array_equal(there[:-1], tracked[:-1])
+    assert there[-1, 85, 100] == 2
+
+    session.undo()
+    session.wait(30)
+    np.testing.assert_array_equal(masks(session), tracked)
+
+
+def test_the_mask_of_another_object_that_comes_after_a_removal_goes_under_it(session, monkeypatch):
+    click(session, middle(MASKS, 0, 2))
+    before = masks(session)
+    with held(monkeypatch, 0) as reached:
+        session.add_prompts([Point(0, *BESIDE, 3)])
+        session.read_prompts()
+        until(reached.is_set)
+        session.remove_object(2)
+        QApplication.processEvents()
+    session.wait(30)
+    assert set(np.unique(masks(session))) == {0, 3}
+    third = masks(session) == 3
+
+    session.undo()  # the removal
+    session.wait(30)
+    np.testing.assert_array_equal(masks(session) == 3, third)
+    np.testing.assert_array_equal(masks(session) == 2, before == 2)
+    session.undo()  # the click
+    session.wait(30)
+    np.testing.assert_array_equal(masks(session), before)
+
+
 # Undo and redo
 
 
@@ -199,6 +256,21 @@ def test_tracking_is_refused_as_long_as_an_undo_takes_long(session, slow_undo, m
     session.wait(30)
     track(session)
     assert masks(session).any(axis=(1, 2)).all()
+
+
+def test_a_model_that_was_chosen_during_an_undo_is_taken_though_that_ends_early(session, slow_undo):
+    click(session, middle(MASKS))
+    track(session)
+    session.undo()
+    assert session.is_changing_frames
+    choice = TrackerChoice("nano", settings=TrackingSettings(fill_holes=9))
+    session.set_choice(choice)
+    opened = []
+    session.loaded.connect(opened.append)
+    session.labels.data = np.zeros_like(session.labels.data)  # which nothing can be put back into
+    session.wait(30)
+    assert len(opened) == 1
+    assert session._thread._tracker.settings.fill_holes == 9
 
 
 # Tracking
@@ -341,6 +413,83 @@ def test_undo_leaves_what_was_said_in_other_planes(two_planes):
     assert session.labels.data[:, 0].any(axis=(1, 2)).all()
 
 
+def test_what_was_said_in_another_plane_meanwhile_changes_nothing_in_this_one(two_planes, monkeypatch):
+    session = two_planes
+    with held(monkeypatch, 1) as reached:
+        session.track("forward", 0)
+        until(reached.is_set)
+        look_at(session, 1, 2)
+        click_away(session, 1, 2)
+        QApplication.processEvents()
+        look_at(session, 0, 3)
+    session.wait(60)
+    click(session, middle(MASKS, 3))
+    said, drawn, step = session.all_prompts, session.labels.data[:, 0].copy(), session.history.newest
+
+    look_at(session, 1, 2)
+    arrive(session, 1)
+    look_at(session, 0, 3)
+    arrive(session, 0)
+    assert session.all_prompts == said
+    np.testing.assert_array_equal(session.labels.data[:, 0], drawn)
+    assert session.history.newest is step
+
+
+@pytest.mark.parametrize("how", ["chosen", "deleted"])
+def test_with_other_points_the_masks_of_other_planes_stay(how, two_planes):
+    session = two_planes
+    session._rest_timer.setInterval(10_000)
+    look_at(session, 1, 2)
+    click_away(session, 1, 2)
+    QApplication.processEvents()
+    look_at(session, 0)
+    session._rest_timer.setInterval(0)
+    if how == "chosen":
+        session.use_points()
+    else:
+        session.viewer.layers.remove(session.points)
+        session.click_mode()
+    session.wait(30)
+    drawn = masks(session)
+    assert drawn[:, 1].any()
+
+    look_at(session, 1)
+    arrive(session, 1)
+    np.testing.assert_array_equal(masks(session), drawn)
+    assert session.history.can_undo == ""
+
+
+def test_undo_of_a_click_leaves_boxes_as_they_look(qapp):
+    with session_on(PLANES) as session:
+        for plane in (0, 1):
+            look_at(session, plane)
+            arrive(session, plane)
+            click(session, Box(0, 10.0, 10.0, 50.0, 60.0, 2))
+        look_at(session, 0)
+        arrive(session, 0)
+        session.boxes.edge_width = [3.0, 7.0]
+        click(session, middle(MASKS))
+        session.undo()
+        session.wait(30)
+        assert list(session.boxes.edge_width) == [3.0, 7.0]
+        assert [corners[0, 1] for corners in session.boxes.data] == [0, 1]
+
+
+def test_another_frame_axis_that_waits_for_an_undo_is_shown_when_it_is_followed(open_widget, slow_undo):
+    viewer = ViewerModel()
+    viewer.add_image(np.stack([VIDEO] * 3, axis=1), name="clip")
+    widget = open_widget(viewer)
+    session, controls = widget.session, widget.controls
+    click(session, middle(MASKS))
+    track(session)
+    session.undo()
+    assert session.is_changing_frames
+    controls.frame_axis.value = 1
+    widget.wait(30)
+    assert session.stack.frame_axis == controls.frame_axis.value == 1
+    assert controls.last.value == 2
+
+
 # Boxes
 
 
@@ -394,3 +543,16 @@ def test_what_is_known_of_labels_is_known_when_they_are_chosen_again(session):
     session.remove_object(1)
     session.wait(30)
     assert not masks(session).any()
+
+
+def test_names_of_objects_are_not_those_of_labels(session):
+    first = session.labels
+    session.name_object(1, "liver")
+    session.use_labels()
+    second = session.labels
+    session.name_object(1, "spleen")
+    session.use_labels(first)
+    assert session.names == {1: "spleen"}
+    session.name_object(1, "")
+    session.use_labels(second)
+    assert session.names == {}

@@ -397,6 +397,12 @@ def test_zarr_dimension_names(tmp_path: Path) -> None:
     assert open_video(tmp_path / "a.zarr").shape == (5, 16, 20)
 
 
+def test_the_dimension_names_that_xarray_writes_into_zarr_2(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(16, 20, 5), dtype="u1", zarr_format=2)
+    array.attrs["_ARRAY_DIMENSIONS"] = ["y", "x", "time"]
+    assert open_video(tmp_path / "a.zarr").shape == (5, 16, 20)
+
+
 def test_missing_and_unknown_files(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"No file or folder at '.*nothing.mp4'; check the path"):
         open_video(tmp_path / "nothing.mp4")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -192,6 +191,10 @@ class Asking(QObject):
         self.prompts.remind()
         self.changed.emit()
 
+    def forget_other_planes(self) -> None:
+        """Let what the layers say elsewhere count as said before; they are others now."""
+        self._before.clear()
+
     def said_in(self, stack: LayerStack) -> PromptState:
         """Return the clicks and boxes that were taken up in a stack, whichever is segmented."""
         return self.prompts.within(self._before.get(stack.plane, self.state), stack)
@@ -292,7 +295,7 @@ class Asking(QObject):
         if before is None:
             self.try_take_up(how)
         else:
-            self.try_take_up(how, state=dataclasses.replace(before, masks=dict(self.prompts.masks)))
+            self.try_take_up(how, state=self.prompts.with_these_elsewhere(before, self.state))
             self.try_take_up()
 
     def take_off_tracker(self, object_id: int) -> None:

@@ -381,6 +381,8 @@ class Drawing:
         everywhere = isinstance(self.canvas.layer.data, np.ndarray)
         for frame in range(len(known)) if everywhere else np.flatnonzero(known).tolist():
             if known[frame] or (self.canvas.frame(frame) == object_id).any():
+                if self._is_awaited(frame):  # a mask of another object, which is to go under this as well
+                    self._bare.setdefault(frame, self.canvas.frame(frame).copy())
                 self._erase_in(frame, object_id, step)
             yield
         self.records.remove(object_id)

@@ -103,7 +103,7 @@ class Keeper:
         def prepare(session: Session) -> Callable[[], Path]:
             refuse_to_replace(autosaves.input_paths(session.image), path)
             labels, names = saving.StackLabels(session), dict(session.names)
-            return lambda: saving.save_masks(labels, path, names)
+            return lambda: saving.save_masks(labels, path, names, autosaves.source_path(session.image))
 
         self._in_background(prepare, lambda _, made: show_info(f"Masks: {made}"))
 

@@ -69,12 +69,14 @@ def take_up(
 ) -> None:
     """Go on with what was left with labels, once; of a video of another length only the names count.
 
-    Given masks come back into the prompts; without these, those that there are stay.
+    Names, and given masks into the prompts, come back where a session begins; without `prompts`, those that
+    there are stay.
     """
     left = _left.pop(labels, None)
     if left is None or left.image() is not stack.layer:
         return
-    objects.names.update(left.names)
+    if prompts is not None:
+        objects.names.update(left.names)
     shape = stack.layer_shape
     lengths = {plane: 1 if plane[0] is None else shape[plane[0]] for plane in left.records}
     if all(records.n_frames == lengths[plane] for plane, records in left.records.items()):

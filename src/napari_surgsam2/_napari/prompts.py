@@ -268,6 +268,11 @@ class PromptLayers:
         """Return those of the clicks and boxes that are in a stack."""
         return PromptState(self._chosen(state.points, stack, True), self._chosen(state.boxes, stack, True))
 
+    def with_these_elsewhere(self, before: PromptState, now: PromptState) -> PromptState:
+        """Return what was said in the stack `before`, and in other planes is `now`."""
+        points = self._with_other_planes(before.points, now.points)
+        return PromptState(points, self._with_other_planes(before.boxes, now.boxes), dict(self.masks))
+
     def elsewhere(self, before: PromptState, after: PromptState) -> set[Plane]:
         """Return the other planes of the image where what is said has changed."""
         found: set[Plane | None] = set()
@@ -280,15 +285,22 @@ class PromptLayers:
         """Take the layers back to what they held in the stack; what is in other planes stays."""
         self.masks = dict(state.masks)
         if self.points is not None and (state.points is not NO_POINTS or len(self.points.data)):
-            held = self._with_other_planes(state.points, points_state(self.points))
-            if held is NO_POINTS:
-                held = PointsState(np.empty((0, self.points.ndim)), (), ())
-            restore_points(self.points, held)
+            self._restore_points(self.points, state.points)
         if self.boxes is not None:
             now = self._boxes_state()
-            held_boxes = self._with_other_planes(state.boxes, now)
-            if held_boxes != now:
-                restore_boxes(self.boxes, held_boxes)
+            if not self._says_the_same_here(now, state.boxes):
+                restore_boxes(self.boxes, self._with_other_planes(state.boxes, now))
+
+    def _restore_points(self, layer: Points, state: PointsState) -> None:
+        now = points_state(layer)
+        if self.stack.has_other_planes and self._says_the_same_here(now, state):
+            return
+        held = self._with_other_planes(state, now)
+        restore_points(layer, PointsState(np.empty((0, layer.ndim)), (), ()) if held is NO_POINTS else held)
+
+    def _says_the_same_here(self, one: _S, other: _S) -> bool:
+        """Whether two states are the same in the stack."""
+        return bool(self._chosen(one, self.stack, True) == self._chosen(other, self.stack, True))
 
     def _with_other_planes(self, state: _S, now: _S) -> _S:
         """Return what was in the stack, after what is in other planes now."""

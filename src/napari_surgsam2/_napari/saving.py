@@ -55,16 +55,32 @@ class StackLabels:
         return np.asarray(self._data[self._stack.index(frame)])
 
 
-def save_masks(labels: StackLabels, path: str | Path, names: dict[int, str]) -> Path:
+def save_masks(
+    labels: StackLabels, path: str | Path, names: dict[int, str], source: Path | None = None
+) -> Path:
     """Write masks as TIFF, zarr, a folder of DAVIS PNGs or COCO JSON, by the path's suffix.
 
-    What is there already under that name is replaced: the dialog that asked for it has said so.
+    What is there already under that name is replaced: the dialog that asked for it has said so. Where the
+    `source` of the frames is a folder of pictures, PNGs are called as these.
     """
     from napari_surgsam2.masks import export, write_coco
 
     if Path(path).suffix.lower() == ".json":
         return write_coco(path, labels, names, overwrite=True)
-    return export(path, labels, overwrite=True)
+    return export(path, labels, overwrite=True, frame_names=_frame_names(source, labels.shape[0]))
+
+
+def _frame_names(source: Path | None, n_frames: int) -> tuple[str, ...] | None:
+    """Return what the frames are called where they are so many pictures in a folder, else None."""
+    from napari_surgsam2.video import open_video
+
+    if source is None or not source.is_dir() or is_zarr(source):
+        return None
+    try:
+        with open_video(source) as video:
+            return video.frame_names if video.n_frames == n_frames else None
+    except SurgSam2Error:  # it is none any more
+        return None
 
 
 def frame_interval(image: Image, frame_axis: int | None) -> float:

@@ -117,7 +117,8 @@ class Session(QObject):
         self._warned_of_units = False
         self._limits: tuple[float, float] | None = None
         self._closed = False
-        self._work = SlicedWork(self.changed.emit)  # on frames, one after the other
+        self._work = SlicedWork(self._on_settled)  # on frames, one after the other
+        self._postponed: list[Callable[[], object]] = []  # until that is done
         self._looking = SlicedWork(self.changed.emit)
         self._rest_timer = single_shot(_REST, self._on_rest)
         self._thread = self._start_thread()
@@ -160,6 +161,7 @@ class Session(QObject):
         """Read prompts from other layers than before; masks stay, and what was done cannot be undone here."""
         self._work.finish()
         self.drawing.forget_steps()
+        self.asking.forget_other_planes()
         self.asking.try_take_up(MaskUse.FILL)
 
     def use_boxes(self, layer: Shapes | None) -> None:
@@ -329,6 +331,7 @@ class Session(QObject):
     def _forget_prompts(self) -> None:
         """Take back the prompts of a layer that is gone; the masks stay."""
         self.drawing.forget_steps()
+        self.asking.forget_other_planes()
         self.lost_prompts = self.replaces_lost = True
         self.asking.try_take_up(MaskUse.LEAVE)
 
@@ -495,18 +498,18 @@ class Session(QObject):
 
     def when_settled(self, do: Callable[[], object]) -> None:
         """Do something now, or after what is under way in the frames; then what is wrong is told."""
-        if not self._work.is_busy:
+        if self._work.is_busy:
+            self._postponed.append(do)
+        else:
             do()
-            return
 
-        def later() -> Iterator[None]:
+    def _on_settled(self) -> None:
+        self.changed.emit()
+        while self._postponed and not self._work.is_busy:
             try:
-                do()
+                self._postponed.pop(0)()
             except SurgSam2Error as error:
                 self._tell(str(error))
-            yield
-
-        self._work.do(later())
 
     def read_prompts(self) -> None:
         """Take up what was changed in the prompts now, rather than when the window has had its turn."""
@@ -530,6 +533,9 @@ class Session(QObject):
         self.changed.emit()
 
     def _on_answered(self, answered: PromptAnswer) -> None:
+        self.when_settled(lambda: self._draw_answered(answered))  # not into what is changed just then
+
+    def _draw_answered(self, answered: PromptAnswer) -> None:
         if self.drawing.wants(answered):
             self._need_canvas()
             try:
@@ -711,6 +717,7 @@ class Session(QObject):
         self.stop()
         self._work.stop()
         self.drawing.forget()
+        self._on_settled()
         try:
             require_fit(labels, self.stack)
         except UsageError as error:

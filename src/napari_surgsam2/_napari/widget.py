@@ -236,6 +236,12 @@ class SurgSam2Widget(QWidget):
             self._do(lambda s: s.use_labels(layer))
             self._offer_layers()
 
+    def _on_arrived(self) -> None:
+        """Offer what there is for another part of the image."""
+        self._offer_earlier()
+        if self.session is not None and self.controls.frame_axis.value != self.session.stack.frame_axis:
+            self._offer_axes()
+
     def _on_frame_axis(self, axis: int | None) -> None:
         if not self._choosing and axis is not None:
             self._do(lambda s: s.set_frame_axis(axis))
@@ -311,7 +317,7 @@ class SurgSam2Widget(QWidget):
         session.warned.connect(show_warning)
         session.noticed.connect(show_info)
         session.leaving.connect(self._keep_now)
-        session.arrived.connect(self._offer_earlier)
+        session.arrived.connect(self._on_arrived)
         session.gone.connect(self._on_gone)
         session.layers_chosen.connect(self._offer_layers)
         if boxes is not None:

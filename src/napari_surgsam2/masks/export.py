@@ -24,7 +24,13 @@ SOFTWARE = "napari-surgsam2"
 _CLASSIC_TIFF_BYTES = 3_900_000_000
 
 
-def export(path: str | os.PathLike[str], labels: LabelArray, *, overwrite: bool = False) -> Path:
+def export(
+    path: str | os.PathLike[str],
+    labels: LabelArray,
+    *,
+    overwrite: bool = False,
+    frame_names: Sequence[str] | None = None,
+) -> Path:
     """Write labels in the format that the path asks for.
 
     Parameters
@@ -36,6 +42,8 @@ def export(path: str | os.PathLike[str], labels: LabelArray, *, overwrite: bool 
         Integers, 0 is background; read frame by frame.
     overwrite : bool
         Replace an existing output of the same kind.
+    frame_names : sequence of str, optional
+        What the PNGs of a folder are called, as `write_davis` takes it; other formats have no names.
 
     Returns
     -------
@@ -51,7 +59,7 @@ def export(path: str | os.PathLike[str], labels: LabelArray, *, overwrite: bool 
     """
     target, kind = label_target(path)
     with new_output(target, kind, overwrite=overwrite) as temporary:
-        write_as(kind, temporary, labels)
+        write_as(kind, temporary, labels, frame_names)
     return target
 
 
@@ -142,7 +150,7 @@ def write_davis(
     return target
 
 
-def write_as(kind: Format, path: Path, labels: LabelArray) -> None:
+def write_as(kind: Format, path: Path, labels: LabelArray, frame_names: Sequence[str] | None = None) -> None:
     """Write labels, bit by bit, to a path where nothing is yet."""
     match kind:
         case Format.TIFF:
@@ -150,7 +158,7 @@ def write_as(kind: Format, path: Path, labels: LabelArray) -> None:
         case Format.ZARR:
             _write_zarr(path, labels)
         case Format.DAVIS:
-            _write_davis(path, labels, names=None)
+            _write_davis(path, labels, frame_names)
         case Format.COCO:
             write_coco_file(path, labels)
         case Format.VIDEO:

@@ -18,6 +18,14 @@ from .kinds import Box, Point, finite_number, whole_number
 _POSITIVE = {"1", "+", "true", "positive", "pos", "foreground"}
 _NEGATIVE = {"0", "-", "-1", "false", "negative", "neg", "background"}
 
+_COLUMNS = ("frame", "y", "x", "object_id", "label")
+_MEANINGS = {"object_id": "the object", "label": "whether it is positive"}
+# What people call these in tables of their own.
+_OTHER_NAMES = {
+    "object_id": {"object", "objects", "objectid", "object_number", "obj", "obj_id", "id", "track_id"},
+    "label": {"labels", "positive", "is_positive", "negative", "sign", "polarity", "point_label"},
+}
+
 
 def polarity(value: Any) -> bool:
     """Return whether a `label` entry means positive: 1, "positive", "+", True, ... or 0, "negative", ..."""
@@ -155,11 +163,27 @@ def points_to_csv(points: Iterable[Point]) -> str:
     return text.getvalue()
 
 
+def _known_column(name: str) -> str:
+    """Return the name of a column as it is looked for, however it is written."""
+    return known if (known := name.casefold()) in _COLUMNS else name
+
+
+def _refuse_other_names(columns: Sequence[str], path: Path) -> None:
+    """Refuse a table by hand in which the object or the label of points is called otherwise."""
+    for wanted, others in _OTHER_NAMES.items():
+        found = [name for name in columns if name.casefold().replace(" ", "_") in others]
+        if found and wanted not in columns:
+            raise PromptError(
+                f"'{path}' has a column '{found[0]}' and none called '{wanted}', which says "
+                f"{_MEANINGS[wanted]} of each point. Call it '{wanted}', or leave it out."
+            )
+
+
 def points_from_csv(text: str, path: Path) -> Iterator[Point]:
     """Read the points of a CSV that napari saved; `path` is for messages."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        columns = [name.strip() for name in reader.fieldnames or []]
+        columns = [_known_column(name.strip()) for name in reader.fieldnames or []]
         reader.fieldnames = columns
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -176,6 +200,8 @@ def points_from_csv(text: str, path: Path) -> Iterator[Point]:
             f"'{path}' has the columns {', '.join(columns) or 'none'}; it must have axis-0, axis-1 and "
             "axis-2 (frame, y, x), as napari saves the points of a (T, Y, X) video."
         )
+    if "frame" in axes:
+        _refuse_other_names(columns, path)
     for line, row in rows:
         try:
             if missing := [axis for axis in axes if not row[axis]]:

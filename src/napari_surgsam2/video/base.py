@@ -95,6 +95,14 @@ class Video(ABC):
         return None
 
     @property
+    def frame_names(self) -> tuple[str, ...] | None:
+        """What the frames are called, where each is a picture file: their names without suffix.
+
+        None of other videos, and where two differ in upper and lower case only.
+        """
+        return None
+
+    @property
     def n_frames(self) -> int:
         """Number of frames."""
         return self._info.n_frames

@@ -40,6 +40,12 @@ class FrameFolder(Video):
         super().__init__(info, contrast)
         self._files = files
 
+    @property
+    def frame_names(self) -> tuple[str, ...] | None:
+        """The names of the pictures, without suffix."""
+        names = tuple(file.stem for file in self._files)
+        return names if len({name.casefold() for name in names}) == len(names) else None
+
     def reopen(self) -> FrameFolder:
         """Return an independent handle on the same files, with the same contrast limits."""
         return FrameFolder(self._files, self._info, self._contrast)

@@ -126,8 +126,11 @@ def _ngff_axes(multiscale: Mapping[str, Any]) -> str:
 
 
 def _dimension_names(array: Any) -> str | None:
-    """Return the axes that a zarr 3 array's dimension names say, if they are all known."""
-    names = getattr(array.metadata, "dimension_names", None) or ()
+    """Return the axes that an array's dimension names say, if they are all known.
+
+    zarr 3 has them in its metadata; with zarr 2 xarray writes them as an attribute.
+    """
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     letters = "".join(str(name)[:1] for name in names).upper()
     known = (
         len(letters) == len(array.shape)
