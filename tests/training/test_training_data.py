@@ -396,6 +396,45 @@ def pair(root: Path, labels: np.ndarray, sparse: bool | None = None, void: int |
     return LabelPair(str(video), str(target), sparse, void)
 
 
+def many_pairs(root: Path, count: int) -> list[LabelPair]:
+    """Up to 10 videos, each a little brighter than the one before."""
+    pairs = []
+    for number in range(count):
+        (root / str(number)).mkdir()
+        pairs.append(pair(root / str(number), labels_of(10)))
+        tifffile.imwrite(pairs[-1].video, clip_of(10).frames + np.uint8(number), compression="zlib")
+    return pairs
+
+
+def open_files(root: Path) -> int:
+    """How many files in a folder this process has open."""
+    return sum(link.resolve().is_relative_to(root.resolve()) for link in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="lists open files as Linux does")
+def test_what_is_open_does_not_grow_with_the_number_of_videos(tmp_path: Path) -> None:
+    source = LabelledVideos(many_pairs(tmp_path, 7))
+    assert open_files(tmp_path) == 0
+
+    seen, most = set(), 0
+    for seed in range(25):
+        clip = source.sample(np.random.default_rng(seed), 2, (1, 2))
+        seen.add(int(clip.frames[0, 0, 0, 0]) % 10)
+        most = max(most, open_files(tmp_path))
+    assert seen == set(range(7))
+    assert 0 < most <= 2 * 4  # a video and its labels
+
+
+def test_a_clip_follows_from_its_seed_whichever_videos_are_open(tmp_path: Path) -> None:
+    source = LabelledVideos(many_pairs(tmp_path, 7))
+    seeds = range(20)
+    clips = [source.sample(np.random.default_rng(seed), 2, (1, 2)) for seed in seeds]
+    again = [source.sample(np.random.default_rng(seed), 2, (1, 2)) for seed in reversed(seeds)]
+    for clip, other in zip(clips, reversed(again), strict=True):
+        np.testing.assert_array_equal(clip.frames, other.frames)
+        np.testing.assert_array_equal(clip.labels, other.labels)
+
+
 def test_labels_are_known_from_the_first_to_the_last(tmp_path: Path) -> None:
     labels = labels_of(10).astype(np.uint16)
     labels[:2] = labels[8:] = labels[4] = 0

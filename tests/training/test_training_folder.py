@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from napari_surgsam2.checkpoints.saving import save_model
 from napari_surgsam2.errors import DeviceMemoryError, OutputError, UsageError
+from napari_surgsam2.network import NetworkConfig, Sam2Network
 from napari_surgsam2.training import TrainingError, TrainingRun
 from napari_surgsam2.training import run as run_module
 from napari_surgsam2.training.batch import Batch
 from napari_surgsam2.training.folder import RunFolder
 from napari_surgsam2.training.synthetic import ClipPool, render
-from tests.training.test_training_run import VIDEOS, settings
+from tests.training.test_training_run import NETWORK, VIDEOS, settings
 
 
 def written(folder, steps=4):
@@ -125,6 +127,98 @@ def test_a_damaged_checkpoint_points_to_the_weights(tmp_path, content):
         TrainingRun(settings(tmp_path / "run"))
 
 
+def save_start(path, size=64, **network):
+    """Write weights to start from."""
+    config = NetworkConfig.from_dict({**NETWORK, **network})
+    torch.manual_seed(1)
+    save_model(path, Sam2Network(config).state_dict(), config, size)
+
+
+def from_start(folder, start):
+    """Return the settings of a short run that begins with the weights in a file."""
+    return settings(
+        folder,
+        model={"start": str(start), "network": None, "image_size": None},
+        run={"steps": 2, "batch_size": 1, "frames": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped after a step, and what it started from."""
+    root = tmp_path_factory.mktemp("stopped")
+    save_start(root / "start.safetensors")
+    run = TrainingRun(from_start(root / "run", root / "start.safetensors"))
+    list(run.steps(should_stop=lambda: True))
+    assert (run.step, run.image_size) == (1, 64)
+    return run, root / "start.safetensors"
+
+
+@pytest.fixture
+def begun(stopped, tmp_path):
+    """A copy of that run's folder, and the start, which may be changed for a while."""
+    run, start = stopped
+    shutil.copytree(run.folder, tmp_path / "run")
+    before = start.read_bytes()
+    yield tmp_path / "run", start
+    start.write_bytes(before)
+
+
+CHANGES = {
+    "gone": lambda start: start.unlink(),
+    "of another size": lambda start: save_start(start, size=96),
+    "of another network": lambda start: save_start(start, dim=32),
+}
+
+
+def goes_on(folder, start, stopped):
+    """Whether a run goes on with the weights and the image size that it was stopped with."""
+    resumed, expected = TrainingRun(from_start(folder, start)), stopped[0].network.state_dict()
+    weights = resumed.network.state_dict()
+    assert (resumed.step, resumed.image_size, weights.keys()) == (1, 64, expected.keys())
+    return all(torch.equal(value, expected[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_goes_on_though_its_start_is(begun, stopped, change):
+    CHANGES[change](begun[1])
+    (begun[0] / TrainingRun.MODEL).unlink()
+    assert goes_on(*begun, stopped)
+
+
+def forget_the_network(folder):
+    """Leave out of a checkpoint what earlier versions did not write."""
+    path = folder / TrainingRun.CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    torch.save({k: v for k, v in state.items() if k not in ("config", "image_size")}, path)
+
+
+@pytest.mark.parametrize("change", ["gone", "of another size"])
+def test_a_run_of_an_earlier_version_goes_on_by_its_model_though_its_start_is(begun, stopped, change):
+    forget_the_network(begun[0])
+    CHANGES[change](begun[1])
+    assert goes_on(*begun, stopped)
+
+
+@pytest.mark.parametrize("model", [None, b"damaged"], ids=["gone", "damaged"])
+def test_a_run_of_an_earlier_version_goes_on_by_its_start_where_its_model_is(begun, stopped, model):
+    folder, start = begun
+    forget_the_network(folder)
+    (folder / TrainingRun.MODEL).unlink()
+    if model is not None:
+        (folder / TrainingRun.MODEL).write_bytes(model)
+    assert goes_on(folder, start, stopped)
+
+
+def test_a_run_of_an_earlier_version_whose_start_is_another_network_is_said(begun):
+    folder, start = begun
+    forget_the_network(folder)
+    (folder / TrainingRun.MODEL).unlink()
+    save_start(start, dim=32)
+    with pytest.raises(OutputError, match=r"checkpoint\.pt' does not fit .* Put '.*start\.safetensors' back"):
+        TrainingRun(from_start(folder, start))
+
+
 def without_checkpoints(folder):
     """Return settings of a run that is validated after its second step, and saves nothing by itself."""
     return settings(folder, validation=VIDEOS, run={"checkpoint_every": 1000, "validate_every": 2})
@@ -215,6 +309,20 @@ def test_a_checkpoint_that_a_full_disk_cannot_take_is_said_and_leaves_nothing(tm
     assert saved_step(run.folder) == 1
     assert not [p.name for p in run.folder.iterdir() if "partial" in p.name]
     assert next(TrainingRun(settings(tmp_path / "run", run={"checkpoint_every": 1})).steps()).step == 2
+
+
+def test_a_model_that_a_full_disk_cannot_take_leaves_the_old_one_and_nothing_else(tmp_path, disk):
+    config = NetworkConfig.from_dict(NETWORK)
+    state = Sam2Network(config).state_dict()
+    model = tmp_path / TrainingRun.MODEL
+    save_model(model, state, config, 64)
+    before = model.read_bytes()
+    disk(50_000)
+    with pytest.raises(OSError, match="File too large"):
+        save_model(model, state, config, 96)
+    disk(2**30)
+    assert [p.name for p in tmp_path.iterdir()] == [TrainingRun.MODEL]
+    assert model.read_bytes() == before
 
 
 def test_a_run_that_could_not_be_saved_is_refused_before_it_begins(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -53,5 +54,10 @@ def save_model(
     tensors = {name: stored(name, value) for name, value in state.items()}
     metadata = {**(notes or {}), CONFIG_KEY: config.to_json(), IMAGE_SIZE_KEY: str(image_size)}
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(save(tensors, metadata))
-    partial.replace(path)
+    try:
+        partial.write_bytes(save(tensors, metadata))
+        partial.replace(path)
+    except BaseException:  # what is left would take the room that a full disk lacks
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

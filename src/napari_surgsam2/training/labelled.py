@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,21 +33,36 @@ from .clips import (
 from .sources import LabelPair
 
 _MANY_EMPTY = 0.1  # of the frames between labels: what is worth saying
+_KEPT_OPEN = 4  # videos that clips are drawn from, with their labels: each may hold hundreds of MiB
 
 
 @dataclass(frozen=True, eq=False)
-class _Labelled:
-    """A video, its labels, read frame by frame, which frames count as annotated, and what is said of them."""
+class _Opened:
+    """A video and its labels, read frame by frame."""
 
     video: Video
     labels: Any
     labels_path: Path
-    annotated: npt.NDArray[np.bool_]
-    sparse: bool | None
     void: int | None
 
     def label(self, t: int) -> npt.NDArray[np.integer]:
         return _frame(self.labels, t, self.labels_path, self.void)
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """A video and its labels, both closed, which frames count as annotated, and what is said of them."""
+
+    video: Video
+    labels_path: Path
+    labels_dtype: np.dtype[Any]
+    annotated: npt.NDArray[np.bool_]
+    sparse: bool | None
+    void: int | None
+
+    def open(self) -> _Opened:
+        """Return what reads them; nothing is examined again."""
+        return _Opened(self.video.reopen(), _read(self.labels_path), self.labels_path, self.void)
 
     def note(self) -> str | None:
         """Look through the labels where it is not said what they mean; say what is taken for granted.
@@ -56,13 +72,14 @@ class _Labelled:
         UsageError
             If it must be said.
         """
-        may_have_void = self.void is None and self.labels.dtype == np.uint8
+        may_have_void = self.void is None and self.labels_dtype == np.uint8
         if self.sparse is not None and not may_have_void:
             return None
         shows = np.zeros(len(self.annotated), dtype=bool)
         seen = np.zeros(256, dtype=bool)
+        opened = self.open()
         for t in np.flatnonzero(self.annotated).tolist():
-            label = self.label(t)
+            label = opened.label(t)
             shows[t] = shows_object(label)
             if may_have_void:
                 seen[np.unique(label)] = True
@@ -105,7 +122,8 @@ class LabelledVideos:
     Between the first and the last frame with labels, a frame without any is taken to show no object, unless
     its labels are sparse; the frames before and after are not annotated. Pixels of a pair's `void` count for
     nothing. `summary` refuses labels of which it is not said whether they are sparse or have void, and that
-    look like it.
+    look like it. The few videos that the last clips came from stay open; so memory and open files do not grow
+    with the number of videos.
 
     Parameters
     ----------
@@ -123,25 +141,42 @@ class LabelledVideos:
     def __init__(self, pairs: Sequence[LabelPair]) -> None:
         if not pairs:
             raise UsageError("There are no videos to train on; give at least one, and its labels.")
-        self._items = [_open(Path(p.video), Path(p.labels), p.sparse, p.void) for p in pairs]
+        # Absolute, for they are opened again, wherever the process goes.
+        paths = [(Path(p.video), Path(p.labels).absolute()) for p in pairs]
+        self._items = [_examine(*at, p.sparse, p.void) for at, p in zip(paths, pairs, strict=True)]
+        self._open: OrderedDict[int, _Opened] = OrderedDict()  # by place in _items, the last used last
 
     def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
         """Draw a video, and a clip of it."""
         found = None
         for number in rng.permutation(len(self._items)).tolist():
             item = self._items[number]
-            drawn = draw_clip(rng, item.annotated, frames, frame_step, item.label)
+            drawn = draw_clip(rng, item.annotated, frames, frame_step, partial(self._label, number))
             if drawn is None:
                 continue
             chosen, first = drawn
             annotated = item.annotated[chosen]
             labels = [first] + [np.zeros_like(first)] * (frames - 1)
             for t in np.flatnonzero(annotated[1:]).tolist():
-                labels[t + 1] = item.label(int(chosen[t + 1]))
-            pictures = np.stack([item.video.frame(t) for t in chosen.tolist()])
+                labels[t + 1] = self._label(number, int(chosen[t + 1]))
+            pictures = np.stack([self._opened(number).video.frame(t) for t in chosen.tolist()])
             found = SampledClip(pictures, np.stack(labels), annotated)
             break
         return require_clip(found, "the labelled videos", frames)
+
+    def _label(self, number: int, t: int) -> npt.NDArray[np.integer]:
+        return self._opened(number).label(t)
+
+    def _opened(self, number: int) -> _Opened:
+        """Return an open video; for one that was closed, that which was used least recently is closed."""
+        opened = self._open.pop(number, None)
+        if opened is None:
+            while len(self._open) >= _KEPT_OPEN:
+                _, oldest = self._open.popitem(last=False)
+                oldest.video.close()
+            opened = self._items[number].open()
+        self._open[number] = opened
+        return opened
 
     def validation_videos(self) -> Sequence[ValidationVideo]:
         """Return the videos in full."""
@@ -170,14 +205,19 @@ class _Opener:
         self._item = item
 
     def __call__(self) -> tuple[Video, Truth, npt.NDArray[np.bool_]]:
-        return self._item.video.reopen(), Newest(self._item.label), self._item.annotated
+        opened = self._item.open()
+        return opened.video, Newest(opened.label), self._item.annotated
 
 
-def _open(video_path: Path, labels_path: Path, sparse: bool | None, void: int | None) -> _Labelled:
-    video = open_video(video_path)
+def _read(labels_path: Path) -> Any:
+    """Return labels (T, Y, X), also those of a single picture."""
     labels = read_labels(labels_path)
-    if labels.ndim == 2:
-        labels = labels[np.newaxis]
+    return labels[np.newaxis] if labels.ndim == 2 else labels
+
+
+def _examine(video_path: Path, labels_path: Path, sparse: bool | None, void: int | None) -> _Labelled:
+    with open_video(video_path) as video:
+        labels = _read(labels_path)
     if tuple(labels.shape) != video.shape:
         raise UsageError(
             f"The labels '{labels_path}' have the shape {tuple(labels.shape)}, while the video "
@@ -196,7 +236,7 @@ def _open(video_path: Path, labels_path: Path, sparse: bool | None, void: int | 
     annotated[first : last + 1] = True
     if sparse:
         annotated[first : last + 1] = [shows(t) for t in range(first, last + 1)]
-    return _Labelled(video, labels, labels_path, annotated, sparse, void)
+    return _Labelled(video, labels_path, np.dtype(labels.dtype), annotated, sparse, void)
 
 
 def _shows_something(labels: Any, t: int, path: Path, void: int | None) -> bool:

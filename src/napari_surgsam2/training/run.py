@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 from napari_surgsam2.checkpoints import Model, load_model
-from napari_surgsam2.checkpoints.loading import is_out_of_memory, resolve_device
+from napari_surgsam2.checkpoints.loading import CONFIG_KEY, build_network, is_out_of_memory, resolve_device
 from napari_surgsam2.checkpoints.saving import save_model
-from napari_surgsam2.errors import DeviceMemoryError, OutputError, SurgSam2Error, UsageError
+from napari_surgsam2.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    OutputError,
+    SurgSam2Error,
+    UsageError,
+)
 from napari_surgsam2.network import NetworkConfig, Sam2Network
 from napari_surgsam2.network.hiera import Hiera
 
@@ -108,8 +115,11 @@ class TrainingRun:
         self.device = self._team.place(resolve_device(run.device), run.device)
         self._team.gather(self.device)
         self._seed_everything(run.seed)
+        state = self._folder.read_checkpoint()
         with self._first_before_others():  # it may have to download the weights
-            self.network, self.image_size = self._start(downloading)
+            self.network, self.image_size = (
+                self._start(downloading) if state is None else self._kept(state, downloading)
+            )
         self.network.to(self.device).train()
         freeze(self.network, settings.model.freeze)
         if run.activation_checkpointing:
@@ -129,7 +139,8 @@ class TrainingRun:
         self._skipped = 0
         self._meter = Meter()
         self._is_changing = False  # the weights, which are those of no step meanwhile
-        self._resume()
+        if state is not None:
+            self._resume(state)
         self._saved = self.step
         self._validated = last_validation(self.folder, self.step)
         if self._team.is_first:
@@ -365,6 +376,8 @@ class TrainingRun:
         self._folder.write_checkpoint(
             {
                 "step": self.step,
+                "config": self.network.config.to_json(),
+                "image_size": self.image_size,
                 "network": self.network.state_dict(),
                 "average": self._average.state,
                 "updates": self._average.updates,
@@ -424,10 +437,33 @@ class TrainingRun:
         loaded = load_model(model.start, image_size=model.image_size, device="cpu", progress=downloading)
         return loaded.network, loaded.image_size
 
-    def _resume(self) -> None:
-        state = self._folder.read_checkpoint()
-        if state is None:
-            return
+    def _kept(
+        self, state: Mapping[str, Any], downloading: Callable[[int, int | None], None] | None
+    ) -> tuple[Sam2Network, int]:
+        """Return the network that a checkpoint holds; what the run started from may be gone or another."""
+        if "config" in state:
+            config, image_size = state["config"], state["image_size"]
+            remedy = f"Train on its weights in {self._folder.new_run()}"
+        else:  # of earlier versions
+            config, image_size = self._described(downloading)
+            remedy = f"Put '{self.settings.model.start}' back as it was when the run began"
+        try:
+            network = build_network(state["network"], {CONFIG_KEY: config}, self.folder / self.CHECKPOINT)
+        except CheckpointError as error:
+            raise OutputError(f"{error} {remedy}.") from error
+        return network, image_size
+
+    def _described(self, downloading: Callable[[int, int | None], None] | None) -> tuple[str, int]:
+        """Return configuration, as JSON, and image size of a run whose checkpoint does not say them."""
+        try:
+            loaded = load_model(self.folder / self.MODEL, device="cpu")
+        except CheckpointError:  # it is written after the checkpoint, and may not be there yet
+            network, image_size = self._start(downloading)
+            return network.config.to_json(), image_size
+        return loaded.network.config.to_json(), loaded.image_size
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Take from a checkpoint all but the network."""
         try:
             self._optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
@@ -439,7 +475,6 @@ class TrainingRun:
         self._skipped = state["skipped"]
         if "meter" in state:  # of later versions
             self._meter.restore(state["meter"])
-        self.network.load_state_dict(state["network"])
         self._average.restore(state["average"], state["updates"])
         self._scaler.load_state_dict(state["scaler"])
 
