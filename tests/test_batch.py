@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 import napari_surgsam2 as ns
 from napari_surgsam2 import checkpoints, pipeline
@@ -27,6 +29,7 @@ from napari_surgsam2.batch import (
     ReportNotWrittenError,
     load_jobs,
     run_batch,
+    waiting,
     worker,
 )
 from napari_surgsam2.batch.cluster import ClusterError, plan_workers
@@ -162,6 +165,46 @@ class TestTables:
         with pytest.raises(UsageError, match=re.escape(message)) as caught:
             load_jobs(path)
         assert f"'{path}', row 3, column '{column}'" in str(caught.value)
+
+    @pytest.mark.parametrize("is_project_first", [False, True])
+    @pytest.mark.parametrize(
+        ("output", "message"),
+        [
+            ("seen/clip.tif", "in the place of the input"),
+            ("seen/again.tif", "in the place of the input"),  # a second name of the file
+            ("seen", "in the place of the input"),
+            ("models", "in the place of the input"),
+            ("frames/masks.tif", "among the frames"),
+        ],
+    )
+    def test_an_output_in_the_place_of_what_a_project_names(
+        self, archive: Path, client, output: str, message: str, is_project_first: bool
+    ) -> None:
+        for folder in ("seen", "models", "frames"):
+            (archive / folder).mkdir()
+        (archive / "clip1.tif").rename(archive / "seen" / "clip.tif")
+        (archive / "seen" / "again.tif").hardlink_to(archive / "seen" / "clip.tif")
+        (archive / "models" / "tiny.safetensors").touch()
+        tifffile.imwrite(archive / "frames" / "0.tif", np.zeros((64, 64), np.uint8))
+        video = archive / ("frames" if output.startswith("frames") else "seen/clip.tif")
+        model = str(archive / "models" / "tiny.safetensors")
+        project = ns.Project(video=video, prompts=[ns.Point(0, 22, 20)], model=model)
+        ns.save_project(archive / "study.surgsam2.json", project)
+        before = {f: f.read_bytes() for f in archive.rglob("*") if f.is_file()}
+        jobs = [
+            Job(video=archive / "clip0.tif", prompts=archive / "points.csv", output=archive / output),
+            Job(project=archive / "study.surgsam2.json", output=archive / "study.tif"),
+        ]
+
+        with pytest.raises(UsageError, match=f"{message}.*is an input of Job . .'study'") as caught:
+            run_batch(jobs[::-1] if is_project_first else jobs, client, device="cpu", overwrite=True)
+
+        assert "Nothing was started" in str(caught.value)
+        assert {f: f.read_bytes() for f in archive.rglob("*") if f.is_file()} == before
+
+    def test_outputs_beside_what_others_read_are_fine(self, archive: Path) -> None:
+        rows = ["clip0.tif,points.csv,clip0_masks.tif,", ",,clip1_masks.tif,study.surgsam2.json"]
+        assert len(load_jobs(table(archive, "video,prompts,output,project", *rows))) == 2
 
     def test_all_rows_are_told_at_once(self, archive: Path) -> None:
         path = table(archive, "video,prompts,output", *["no.tif,points.csv,a.tif"] * 2, "no.tif,,b.tif")
@@ -332,6 +375,35 @@ def jobs_of(archive: Path, count: int = 3, **values) -> list[Job]:
         )
         for i in range(count)
     ]
+
+
+VIDEO_NAMES = {"stack": "clip.tif", "frames": "left_frames", "zarr": "clip.zarr", "group": "clip.zarr"}
+
+
+def write_video(path: Path, clip: np.ndarray, kind: str) -> None:
+    """Write a clip, shape (T, Y, X, 3), without compression."""
+    path.parent.mkdir(exist_ok=True)
+    match kind:
+        case "stack":
+            tifffile.imwrite(path, clip, photometric="rgb")
+        case "frames":
+            path.mkdir()
+            for i, frame in enumerate(clip):
+                tifffile.imwrite(path / f"{i}.tif", frame, photometric="rgb")
+        case _:
+            if kind == "group":
+                axes = [{"name": name} for name in "tyxc"]
+                scales = [{"axes": axes, "datasets": [{"path": "pixels"}]}]
+                zarr.create_group(path, attributes={"ome": {"multiscales": scales}})
+            array = zarr.create_array(
+                path / "pixels" if kind == "group" else path,
+                shape=clip.shape,
+                chunks=(1, *clip.shape[1:]),
+                dtype=clip.dtype,
+                compressors=None,
+                dimension_names=tuple("tyxc"),
+            )
+            array[:] = clip
 
 
 def entries_of(report: Path) -> list[dict]:
@@ -585,6 +657,87 @@ class TestRunning:
         report = run_batch(changed, client, device="cpu", resume=True, report=archive / "report")
         assert [r.status for r in report.results] == ["done", "skipped"]
 
+    @pytest.mark.parametrize("kind", ["stack", "frames", "zarr", "group"])
+    def test_a_complete_output_of_a_video_of_the_same_name_and_size_is_not_taken_as_done(
+        self, archive: Path, client, kind: str
+    ) -> None:
+        def job_of(place: str) -> list[Job]:
+            (job,) = jobs_of(archive, 1)
+            return [dataclasses.replace(job, video=archive / place / VIDEO_NAMES[kind], name="")]
+
+        def resume(place: str) -> JobResult:
+            again = {"device": "cpu", "resume": True, "report": archive / "report"}
+            return run_batch(job_of(place), client, **again).results[0]
+
+        for i, place in enumerate(("right", "wrong")):
+            write_video(archive / place / VIDEO_NAMES[kind], tifffile.imread(archive / f"clip{i}.tif"), kind)
+        sizes = [
+            {f.relative_to(archive / place): f.stat().st_size for f in (archive / place).rglob("*.*")}
+            for place in ("right", "wrong")
+        ]
+        assert sizes[0] == sizes[1]  # only the pixels tell them apart
+        run_batch(job_of("wrong"), client, device="cpu", report=archive / "report")
+
+        result = resume("right")
+        assert result.status == "failed"
+        assert re.search("made by another run: video", result.reason)
+
+        (archive / "wrong").rename(archive / "moved")
+        assert resume("moved").status == "skipped"
+
+    def test_frames_that_were_added_make_another_video(self, archive: Path, client) -> None:
+        (job,) = jobs_of(archive, 1)
+        job = dataclasses.replace(job, video=archive / "frames", output=str(archive / "frames" / "masks"))
+        clip = tifffile.imread(archive / "clip0.tif")
+        write_video(archive / "frames", clip, "frames")
+        run_batch([job], client, device="cpu", report=archive / "report")
+
+        # What lies among the frames and is none does not count: the output, for one.
+        (archive / "frames" / "notes.txt").touch()
+        run = {"device": "cpu", "resume": True, "report": archive / "report"}
+        assert run_batch([job], client, **run).counts == {"skipped": 1}
+
+        tifffile.imwrite(archive / "frames" / "3b.tif", clip[3], photometric="rgb")
+        assert run_batch([job], client, **run).counts == {"failed": 1}
+
+    def test_an_output_in_a_zarr_group_does_not_make_it_another_video(self, archive: Path, client) -> None:
+        (job,) = jobs_of(archive, 1)
+        output = str(archive / "video.zarr" / "labels" / "masks.tif")
+        job = dataclasses.replace(job, video=archive / "video.zarr", output=output)
+        write_video(archive / "video.zarr", tifffile.imread(archive / "clip0.tif"), "group")
+        first = run_batch([job], client, device="cpu", report=archive / "report")
+        assert first.counts == {"done": 1}, first.results[0].reason
+        report = run_batch([job], client, resume=True, report=archive / "report")
+        assert report.counts == {"skipped": 1}
+
+    @pytest.mark.parametrize("digest", ["0123456789abcdef", ""])
+    def test_a_report_that_does_not_say_by_what_an_output_was_made_hinders_nothing(
+        self, archive: Path, client, digest: str
+    ) -> None:
+        """Neither an identity of an earlier form, nor none."""
+        jobs = jobs_of(archive, 1)
+        run_batch(jobs, client, device="cpu", report=archive / "report")
+        document = json.loads((archive / "report" / "report.json").read_text())
+        document["jobs"][0]["made_by"] = digest
+        (archive / "report" / "report.json").write_text(json.dumps(document))
+
+        report = run_batch(jobs, client, resume=True, report=archive / "report")
+
+        assert report.counts == {"skipped": 1}
+        assert entries_of(archive / "report")[0]["made_by"] == digest
+
+    def test_a_complete_output_whose_video_cannot_be_read_any_more_is_left_alone(
+        self, archive: Path, client
+    ) -> None:
+        (job,) = jobs_of(archive, 1)
+        job = dataclasses.replace(job, video=archive / "frames")
+        write_video(archive / "frames", tifffile.imread(archive / "clip0.tif"), "frames")
+        run_batch([job], client, device="cpu", report=archive / "report")
+        for frame in (archive / "frames").iterdir():
+            frame.unlink()
+        report = run_batch([job], client, resume=True, report=archive / "report")
+        assert report.counts == {"skipped": 1}
+
     def test_a_batch_that_did_not_start_leaves_the_earlier_report(
         self, archive: Path, client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -816,6 +969,110 @@ class TestLostConnection:
             on_event=end,
             should_stop=lambda: any("was lost" in e.message for e in seen),
         )
+        assert report.stopped
+        assert report.counts == {"stopped": 3}
+        assert time.monotonic() - began < 60
+
+
+class TestWithoutWorkers:
+    """At a scheduler that has none: not yet, not any more, or never."""
+
+    @pytest.fixture(autouse=True)
+    def quick_and_quiet(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Look and tell often, and leave out what dask logs."""
+        monkeypatch.setattr("napari_surgsam2.batch.waiting._SECONDS_OF_SILENCE", 0.2)
+        monkeypatch.setattr("napari_surgsam2.batch.waiting._SECONDS_BETWEEN_NOTES", 0.4)
+        logging.disable(logging.CRITICAL)
+        yield
+        logging.disable(logging.NOTSET)
+
+    @staticmethod
+    def notes_of(events: list[JobEvent]) -> list[str]:
+        return [event.message for event in events if "Waiting for workers" in event.message]
+
+    def test_when_all_are_gone_in_the_middle_others_go_on(self, archive: Path) -> None:
+        tifffile.imwrite(archive / "clip1.tif", moving_blobs(60, 64, 64), photometric="rgb")
+        seen: list[JobEvent] = []
+        with scheduler_at(0) as cluster:
+
+            def scale(workers: int) -> None:
+                cluster.scale(workers)
+                cluster.sync(cluster._correct_state)
+
+            def vanish(event: JobEvent) -> None:
+                if event.index == 1 and event.done and cluster.workers and not self.notes_of(seen):
+                    scale(0)
+                seen.append(event)
+                if len(self.notes_of(seen)) == 2 and not cluster.workers:
+                    scale(1)
+
+            address = cluster.scheduler_address
+            report = run_batch(jobs_of(archive), address, device="cpu", on_event=vanish)
+        assert report.counts == {"done": 3}
+        assert len(self.notes_of(seen)) >= 2
+        assert self.notes_of(seen)[0].startswith(f"Waiting for workers: the scheduler at {address} has none")
+        assert any("Waiting for workers" in line for line in report.results[1].log)
+
+    def test_workers_that_are_started_on_demand_may_be_late(self, archive: Path) -> None:
+        from distributed import Client
+
+        seen: list[JobEvent] = []
+        with scheduler_at(0, workers=0) as cluster, Client(cluster) as client:
+
+            def adapt(event: JobEvent) -> None:
+                if len(self.notes_of([*seen, event])) == 2 and not self.notes_of(seen)[1:]:
+                    cluster.adapt(minimum=0, maximum=1, interval="50ms")
+                seen.append(event)
+
+            report = run_batch(jobs_of(archive, 2), client, device="cpu", on_event=adapt)
+
+        assert report.counts == {"done": 2}
+        assert len(self.notes_of(seen)) >= 2
+
+    def test_it_is_told_every_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Scheduler:
+            address = "tcp://x:1"
+            workers = 0
+
+            def count_workers(self) -> int:
+                return self.workers
+
+        now, scheduler = [1000.0], Scheduler()
+        monkeypatch.setattr(waiting, "_SECONDS_OF_SILENCE", 10.0)
+        monkeypatch.setattr(waiting, "_SECONDS_BETWEEN_NOTES", 60.0)
+        monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
+        watch = waiting.WorkerWatch()
+
+        def is_told_after(seconds: float, workers: int = 0) -> bool:
+            now[0] += seconds
+            scheduler.workers = workers
+            return "tcp://x:1 has none" in watch.look(scheduler)
+
+        assert [is_told_after(n) for n in (9, 2, 30, 31, 3600)] == [False, True, False, True, True]
+        assert not is_told_after(70, workers=1)
+        assert [is_told_after(n) for n in (9, 2)] == [False, True]
+        watch.heard()
+        assert [is_told_after(n) for n in (9, 2)] == [False, True]
+
+    def test_a_batch_can_be_stopped_at_once(self, archive: Path) -> None:
+        tifffile.imwrite(archive / "clip0.tif", moving_blobs(60, 64, 64), photometric="rgb")
+        seen: list[JobEvent] = []
+        with scheduler_at(0) as cluster:
+
+            def vanish(event: JobEvent) -> None:
+                if event.done and cluster.workers:
+                    cluster.scale(0)
+                    cluster.sync(cluster._correct_state)
+                seen.append(event)
+
+            began = time.monotonic()
+            report = run_batch(
+                jobs_of(archive),
+                cluster.scheduler_address,
+                device="cpu",
+                on_event=vanish,
+                should_stop=lambda: bool(self.notes_of(seen)),
+            )
         assert report.stopped
         assert report.counts == {"stopped": 3}
         assert time.monotonic() - began < 60

@@ -71,6 +71,10 @@ class Connection:
         answers: dict[str, Any] = self._call("run", function, *arguments, on_error="ignore")
         return list(answers.values())
 
+    def count_workers(self) -> int:
+        """Return how many workers the scheduler has; errors are those of `submit`."""
+        return len(self._call("nthreads", callback_timeout=_SECONDS_TO_TRY))
+
     def subscribe(self, topic: str, handler: Callable[[Any], object]) -> None:
         """Let a function be called with each event of a topic; errors are those of `submit`."""
         self._call("subscribe_topic", topic, handler)

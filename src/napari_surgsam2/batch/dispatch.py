@@ -7,7 +7,7 @@ import dataclasses
 import queue
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,9 +22,10 @@ from napari_surgsam2.project import Project
 
 from .cluster import Plan, connected, local_client
 from .connection import Connection, ConnectionLostError
-from .identity import job_identity
+from .identity import are_known_to_differ, job_identities
 from .jobs import Job
 from .report import BatchReport, JobResult, ReportFolder, Status
+from .waiting import WorkerWatch
 
 if TYPE_CHECKING:
     from .worker import Attempt, Facts
@@ -103,7 +104,7 @@ class Run:
         self._folder = folder
         self._on_event, self._should_stop = on_event, should_stop
         # What each output is made of, for the report.
-        self._made_by = [""] * len(jobs) if folder is None else [job_identity(job) for job in jobs]
+        self._made_by = [""] * len(jobs) if folder is None else job_identities(jobs)
         self._states = [_State() for _ in jobs]
         self._token = f"surgsam2-batch-{uuid.uuid4().hex[:12]}"
         # What happens in threads of dask: ("event", message) or ("over", index, future).
@@ -112,6 +113,7 @@ class Run:
         self._started = datetime.now().astimezone().isoformat(timespec="seconds")
         self._stopped = False
         self._connection: Connection
+        self._watch = WorkerWatch()
         self._queued: list[int] = []  # not sent yet; the last one is next
         # Sent, and let go by a scheduler that was restarted, or to which the connection was lost.
         self._let_go: set[int] = set()
@@ -122,8 +124,7 @@ class Run:
 
     def skip(self, index: int) -> None:
         """Note that a job was complete before; it fails if another run is known to have made it."""
-        made_by = self._made_before(index)
-        if made_by and made_by != self._made_by[index]:
+        if are_known_to_differ(self._made_before(index), self._made_by[index]):
             reason = (
                 f"{self._jobs[index].output} is complete, but by the report it was made by another run: "
                 "video, prompts, model, settings or the version of napari-surgsam2 differ. Make it again "
@@ -197,6 +198,7 @@ class Run:
     def _go(self, waiting: list[int], at_once: int) -> None:
         """Send jobs, at most so many at once, and take what comes until all are over."""
         self._queued = list(reversed(waiting))
+        self._watch.heard()  # until now there was nothing to be heard
         try:
             while self._queued or self._open() or self._let_go:
                 if self._should_stop():
@@ -206,6 +208,7 @@ class Run:
                 while self._queued and len(self._open()) + len(self._let_go) < at_once:
                     self._send(self._queued.pop())
                 self._take_news()
+                self._look_for_workers()
             else:
                 return
         except KeyboardInterrupt:
@@ -300,17 +303,34 @@ class Run:
             self._states[index].log.append(message)
             self._tell(index, "waiting", message)
 
+    def _look_for_workers(self) -> None:
+        """Tell of it while there are no workers."""
+        if not self._let_go and self._open() and (note := self._watch.look(self._connection)):
+            self._tell_of_waiting(note)
+
+    def _tell_of_waiting(self, note: str) -> None:
+        """Tell that jobs under way wait, or else the first one; only the first of them says why."""
+        waiting = [index for index in self._open() if self._states[index].begun_now] or self._open()[:1]
+        self._states[waiting[0]].log.append(note)
+        for index in waiting:
+            self._tell(index, "waiting", note if index == waiting[0] else "")
+
+    def _cancel(self, indices: Iterable[int]) -> None:
+        """Take away jobs that were sent."""
+        for index in indices:
+            future, self._states[index].future = self._states[index].future, None
+            with contextlib.suppress(Exception):  # it is gone with the connection
+                future.cancel()
+
     def _give_up(self, how: str) -> None:
-        """End all jobs, for the scheduler was lost."""
+        """End all jobs that are not over, for the scheduler was lost."""
+        reason = (
+            f"The connection to the scheduler at {self._connection.address} was lost, {how}. What is done is "
+            "kept; see that the scheduler runs and can be reached, and go on with --resume (resume=True)."
+        )
         for index in sorted({*self._let_go, *self._open(), *self._queued}):
             self._states[index].future = None
-            self._end(
-                index,
-                "failed",
-                reason=f"The connection to the scheduler at {self._connection.address} was lost, {how}. What "
-                "is done is kept; see that the scheduler runs and can be reached, and go on with --resume "
-                "(resume=True).",
-            )
+            self._end(index, "failed", reason=reason)
         self._let_go.clear()
         self._queued.clear()
 
@@ -330,6 +350,7 @@ class Run:
         index = message["index"]
         state = self._states[index]
         self._times_lost = 0
+        self._watch.heard()
         if state.result is not None:
             return
         is_late = message["attempt"] != state.sent - 1
@@ -477,14 +498,11 @@ class Run:
         from . import worker
 
         self._stopped = True
+        are_there_workers = True
         with contextlib.suppress(ConnectionLostError):  # then there is nobody to be stopped from here
-            self._connection.run(worker.stop, self._token)
-        for index in self._open():
-            state = self._states[index]
-            if not state.begun_now:
-                future, state.future = state.future, None
-                with contextlib.suppress(Exception):  # it is gone with the connection
-                    future.cancel()
+            are_there_workers = bool(self._connection.run(worker.stop, self._token))
+        # Without workers nobody will say that what had begun is over.
+        self._cancel(i for i in self._open() if not (are_there_workers and self._states[i].begun_now))
         until = time.monotonic() + _SECONDS_TO_STOP
         self._retries = -1  # what is lost now is not begun again
         while self._open() and time.monotonic() < until:

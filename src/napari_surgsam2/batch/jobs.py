@@ -178,8 +178,13 @@ class Job:
             project = dataclasses.replace(project, video=self.video, shape=None)
         return project
 
-    def check(self) -> None:
+    def check(self) -> tuple[Path, ...]:
         """Look at what can be looked at before anything starts, the pixels of the video aside.
+
+        Returns
+        -------
+        tuple of Path
+            Its inputs: the video, and of project, prompts and models those that are files.
 
         Raises
         ------
@@ -200,9 +205,12 @@ class Job:
         if project is not None and self.model is None:
             with column_of("project"):
                 checked_model(project.model)
+        models = (self.model, None if project is None else project.model)
+        files = [Path(m) for m in models if m and Path(m).suffix.lower() in CHECKPOINT_SUFFIXES]
+        inputs = (*(i for i in (video, self.project, self.prompts) if isinstance(i, Path)), *files)
         with column_of("output"):
-            inputs = (video, self.project, self.prompts, self.model, project.model if project else None)
-            refuse_to_replace([i for i in inputs if isinstance(i, (str, Path))], self.output)
+            refuse_to_replace(inputs, self.output)
+        return inputs
 
     def _prompts(self) -> Iterable[Prompt]:
         return load_prompts(self.prompts) if isinstance(self.prompts, Path) else self.prompts or ()
@@ -224,19 +232,14 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
         With a line for each job that cannot be done.
     """
     errors = []
+    inputs = _Inputs()
     for index, job in enumerate(jobs):
         try:
-            job.check()
+            inputs.add(index, job.check())
         except JobError as error:
             errors.append(f"{where(index)}, column '{error.column}': {error}")
     first: dict[str, int] = {}
     alike: dict[str, int] = {}
-    inputs = {
-        _place(path): index
-        for index, job in enumerate(jobs)
-        for path in (job.video, job.project, job.prompts)
-        if isinstance(path, Path)
-    }
     unfinished = {_place(partial_folder(job.target)): index for index, job in enumerate(jobs)}
     folders = unfinished | {_place(job.target): index for index, job in enumerate(jobs)}
     for index, job in enumerate(jobs):
@@ -260,12 +263,64 @@ def check_jobs(jobs: Sequence[Job], where: Callable[[int], str]) -> None:
                 "only in upper and lower case, or how accents are written, which is one file on many disks; "
                 "choose another."
             )
-        elif inputs.get(place, index) != index:
-            errors.append(
-                f"{where(index)}, column 'output': '{job.output}' is an input of {where(inputs[place])}; "
-                "choose another output."
-            )
+        if (found := inputs.in_the_way_of(index, job)) is not None:
+            owner, fault = found
+            errors.append(f"{where(index)}, column 'output': {fault} That is an input of {where(owner)}.")
     refuse(errors)
+
+
+class _Inputs:
+    """The inputs of all jobs, however many; where several have the same, the first of them counts."""
+
+    def __init__(self) -> None:
+        self._seen: set[Path] = set()
+        self._at: dict[str, tuple[int, Path]] = {}  # by the place of the input
+        self._under: dict[str, tuple[int, Path]] = {}  # by each folder around it
+        self._files: dict[tuple[int, int], tuple[int, Path]] = {}  # by device and inode
+
+    def add(self, index: int, paths: Iterable[Path]) -> None:
+        """Add the inputs of a job."""
+        for path in paths:
+            if path in self._seen:
+                continue
+            self._seen.add(path)
+            place = path.resolve()
+            self._at.setdefault(os.path.normcase(place), (index, path))
+            for parent in place.parents:
+                self._under.setdefault(os.path.normcase(parent), (index, path))
+            if (key := _file_key(path)) is not None:
+                self._files.setdefault(key, (index, path))
+
+    def in_the_way_of(self, index: int, job: Job) -> tuple[int, str] | None:
+        """Return another job with an input in whose place the output of this one is, and what is wrong."""
+        for owner, path in self._near(job):
+            if owner == index:  # its own check has said it
+                continue
+            try:
+                refuse_to_replace([path], job.output)
+            except UsageError as error:
+                return owner, str(error)
+        return None
+
+    def _near(self, job: Job) -> list[tuple[int, Path]]:
+        """Return what `refuse_to_replace` may object to: comparing all with all would take too long."""
+        place, key = job.target.resolve(), _file_key(job.target)
+        found = (
+            self._at.get(os.path.normcase(place)),
+            self._under.get(os.path.normcase(place)),
+            self._at.get(os.path.normcase(place.parent)),
+            None if key is None else self._files.get(key),
+        )
+        return [entry for entry in found if entry is not None]
+
+
+def _file_key(path: Path) -> tuple[int, int] | None:
+    """Return what is the same for all names of a file, None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def named_apart(jobs: Sequence[Job]) -> list[Job]:

@@ -80,7 +80,8 @@ def run_batch(
         If there are outputs already, and neither `resume` nor `overwrite` is given; or the report cannot be
         written. If that is found at the end, it is a `ReportNotWrittenError`, which has the results.
     ClusterError
-        If there are no workers to be had.
+        If the scheduler cannot be reached, or local workers do not start. Where a scheduler has no workers,
+        they are waited for.
 
     Examples
     --------
