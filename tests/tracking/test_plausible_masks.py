@@ -42,8 +42,15 @@ def there(found):
 
 
 def test_masks_that_fit_next_to_nothing_are_none():
-    assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=0.01), NO_POINTER)) == [False]
-    assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=0.03), NO_POINTER)) == [True]
+    for iou, stays in ((0.01, False), (0.03, True)):
+        assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=iou), [False], NO_POINTER)) == [stays]
+
+
+def test_what_was_out_of_view_comes_back_when_it_is_seen_better():
+    mask = box(0, 0, 9, 9)
+    for iou, stays in ((0.03, False), (0.2, False), (0.3, True)):
+        assert there(without_hopeless(decoded(mask, iou=iou), [True], NO_POINTER)) == [stays]
+    assert there(without_hopeless(decoded(mask, mask, iou=0.1), [True, False], NO_POINTER)) == [False, True]
 
 
 # Jumps

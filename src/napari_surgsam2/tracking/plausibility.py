@@ -14,6 +14,7 @@ MEMORY_OF_PLACE = 8
 """For how many frames where an object was last seen tells where it can be."""
 
 _HOPELESS = 0.02  # predicted IoU
+_BACK = 0.25  # likewise, from which on an object that was out of view is there again
 _NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
 _GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
 _STAYED = 0.5  # of the smaller of two masks: what they share if the object is where it was
@@ -24,9 +25,14 @@ _TRUST = 3.0  # logits for a predicted IoU of 1
 _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
 
 
-def without_hopeless(decoded: Decoded, no_pointer: Tensor) -> Decoded:
-    """Return the masks, none of those that are predicted to fit next to nothing: they are out of view."""
-    return _without(decoded, decoded.iou < _HOPELESS, no_pointer)
+def without_hopeless(decoded: Decoded, was_gone: Sequence[bool], no_pointer: Tensor) -> Decoded:
+    """Return the masks, none of those that are predicted to fit next to nothing: they are out of view.
+
+    More is asked of an object that `was_gone`, out of view in the frame before: what comes back is soon seen
+    well, and what is taken for it seldom.
+    """
+    gone = torch.tensor(was_gone, device=decoded.iou.device)[:, None]
+    return _without(decoded, decoded.iou < torch.where(gone, _BACK, _HOPELESS), no_pointer)
 
 
 def without_jumps(decoded: Decoded, last_seen: Sequence[Sequence[Tensor]], no_pointer: Tensor) -> Decoded:

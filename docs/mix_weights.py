@@ -1,0 +1,36 @@
+"""Mixes the weights of two parts of nano's training, as docs/nano-history.md says: python docs/mix_weights.py NEW OLD OUT."""
+
+import sys
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+NEW_SHARE = 0.7
+NEW_SHARE_OF_MEMORY = 0.25
+# What tells whether an object is in view, and all that has to do with other frames.
+MEMORY = (
+    "mask_downsample.",
+    "maskmem_tpos_enc",
+    "memory_attention.",
+    "memory_encoder.",
+    "no_mem",
+    "no_obj",
+    "obj_ptr",
+    "sam_mask_decoder.obj_score_token",
+    "sam_mask_decoder.pred_obj_score_head",
+)
+
+
+def mix(new_path: str, old_path: str, out_path: str) -> None:
+    """Write the weighted mean of two models of one network, in the number format of the first."""
+    with safe_open(new_path, "pt") as new, safe_open(old_path, "pt") as old:
+        mixed = {}
+        for name in new.keys():  # noqa: SIM118
+            share = NEW_SHARE_OF_MEMORY if name.startswith(MEMORY) else NEW_SHARE
+            fresh, known = new.get_tensor(name), old.get_tensor(name)
+            mixed[name] = (share * fresh.float() + (1 - share) * known.float()).to(fresh.dtype)
+        save_file(mixed, out_path, metadata=new.metadata())
+
+
+if __name__ == "__main__":
+    mix(*sys.argv[1:])
