@@ -1,4 +1,4 @@
-"""Mixes the weights of two parts of nano's training, as docs/nano-history.md says: python docs/mix_weights.py NEW OLD OUT."""
+"""Mixes two parts of the training of nano as docs/nano-history.md says: mix_weights.py NEW OLD OUT."""
 
 import sys
 

@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 
 from napari_surgsam2.checkpoints import Model, load_model
 from napari_surgsam2.checkpoints.loading import CONFIG_KEY, IMAGE_SIZE_KEY
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import TINY_CONFIG, rule_network
+
+# A machine may be busy with other things, and the first example of a test takes longer than the others.
+settings.register_profile("without haste", deadline=None)
+settings.load_profile("without haste")
 
 # Threads that wait for one another on a machine with other work make the small networks here slower.
 torch.set_num_threads(1)

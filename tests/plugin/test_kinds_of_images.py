@@ -129,7 +129,7 @@ def test_the_network_sees_what_the_user_sees():
     with session_on(dim, contrast_limits=(0, 255)) as session:
         click(session, middle(MASKS))
         wanted = session.canvas.frame(0).copy()
-    with session_on(dim, contrast_limits=(0, 1200)) as session:
+    with session_on(dim, contrast_limits=(0, 4000)) as session:
         click(session, middle(MASKS))
         assert session.canvas.frame(0).any()
         assert not np.array_equal(session.canvas.frame(0), wanted)
