@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -473,14 +472,9 @@ def model_identity(model: Model | str | Path, image_size: int | None) -> dict[st
 def file_identity(path: str | Path | None) -> str | None:
     """Return what tells a file from others: its absolute path with size and time of change.
 
-    Of a folder it is its path with the names and sizes of the files in it. What is neither, such as the name
-    of a model, is returned as it is.
+    What is no file, such as a folder or the name of a model, is returned as it is.
     """
-    if path is None or not (file := expanded(path)).exists():
+    if path is None or not (file := expanded(path)).is_file():
         return None if path is None else str(path)
-    if file.is_dir():
-        with os.scandir(file) as found:
-            entries = sorted((entry.name, entry.stat().st_size) for entry in found if entry.is_file())
-        return f"{file.resolve()} ({hashlib.sha256(repr(entries).encode()).hexdigest()[:16]})"
     status = file.stat()
     return f"{file.resolve()} ({status.st_size} bytes, changed {status.st_mtime_ns})"

@@ -83,12 +83,12 @@ def _files(video: Path) -> tuple[list[tuple[str, Path]], list[str | None]]:
     """
     if video.is_file():
         return [(video.name, video)], []
-    from napari_surgsam2.video.folder import _pictures
-    from napari_surgsam2.video.zarrs import _find_array, is_zarr
+    from napari_surgsam2.video.folder import pictures_in
+    from napari_surgsam2.video.zarrs import find_array, is_zarr
 
     if not is_zarr(video):
-        return sorted((file.name, file) for file in _pictures(video)[0]), []
-    array, axes = _find_array(video)
+        return sorted((file.name, file) for file in pictures_in(video)[0]), []
+    array, axes = find_array(video)
     folder = video / array.path
     files = sorted((file.relative_to(folder).as_posix(), file) for file in _files_under(folder))
     return files, [array.path, axes]

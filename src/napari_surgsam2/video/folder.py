@@ -75,7 +75,7 @@ def open_folder(folder: Path, *, contrast_limits: Iterable[float] | None = None)
         If there are no pictures, the first cannot be read, or not all are of one size; sizes are compared
         here for up to 2000 files, and for more when a frame is read.
     """
-    files, notes = _pictures(folder)
+    files, notes = pictures_in(folder)
     return open_pictures(files, folder, folder.name, contrast_limits, notes)
 
 
@@ -96,7 +96,14 @@ def open_pictures(
     return FrameFolder(files, info, Contrast(first.dtype, contrast_limits))
 
 
-def _pictures(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+def pictures_in(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the pictures of a folder that are its frames, in their order, and notes on what was left out.
+
+    Raises
+    ------
+    VideoError
+        If there are none.
+    """
     by_kind: dict[str, list[Path]] = {}
     for file in folder.iterdir():
         kind = PICTURE_KINDS.get(file.suffix.lower())

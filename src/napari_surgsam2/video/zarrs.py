@@ -45,7 +45,7 @@ def open_zarr(
     UsageError
         If `axes`, `channel` or `z` do not fit the array.
     """
-    array, letters = _find_array(path)
+    array, letters = find_array(path)
     require_pixel_type(array.dtype)
     inside = str(array.path)
     shape = tuple(int(size) for size in array.shape)
@@ -81,7 +81,7 @@ def _opened(path: Path) -> Any:
         ) from error
 
 
-def _find_array(path: Path) -> tuple[Any, str | None]:
+def find_array(path: Path) -> tuple[Any, str | None]:
     """Return the array to use, and its axes if the metadata say them."""
     node = _opened(path)
     if not isinstance(node, zarr.Group):
