@@ -45,8 +45,8 @@ def threads_end(monkeypatch):
 
 @pytest.fixture(scope="session")
 def nano():
-    """Keeps the built-in model in memory, so that it is loaded once."""
-    return load_model("nano", device="cpu")
+    """Keeps the built-in model, for smaller pictures than its own: in half the time."""
+    return load_model("nano", image_size=192, device="cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -232,7 +232,7 @@ def test_without_masks_there_are_no_tracks(open_widget, surgery):
 
 
 def test_a_project_opens_its_video_and_is_replayed_by_the_command_line(
-    open_widget, surgery, frames, tmp_path, monkeypatch
+    open_widget, surgery, frames, tmp_path, monkeypatch, nano
 ):
     widget = clicked(from_folder(open_widget, frames), surgery)
     widget.add_prompts(Mask(3, surgery.labels[3] == true_objects(surgery)[1], 2))
@@ -253,6 +253,7 @@ def test_a_project_opens_its_video_and_is_replayed_by_the_command_line(
         np.testing.assert_array_equal(again.session.canvas.frame(t), session.canvas.frame(t))
 
     words = ["napari-surgsam2", "track", "--project", str(path), "--output", str(tmp_path / "masks.tif")]
+    words += ["--image-size", str(nano.image_size)]  # the tests' own, not the project's
     monkeypatch.setattr(sys, "argv", words)
     with suppress(SystemExit):
         cli.main()

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_surgsam2.errors import UsageError
 from napari_surgsam2.synthetic import SCENES, TRAINING_MIX, draw_frames, make_clip, make_scene
-from napari_surgsam2.synthetic.instruments import Instrument
+from napari_surgsam2.synthetic.instruments import KINDS, Instrument
+from napari_surgsam2.synthetic.shapes import limb, region
+from napari_surgsam2.synthetic.wrists import machined
 
 SIZE = (96, 128)
 
@@ -175,6 +178,107 @@ def test_in_an_abdomen_far_organs_are_darker_than_near_ones():
         return np.mean([np.std(np.log(level[::16, ::16])) for level in levels])
 
     assert unevenness("abdomen") > 1.5 * unevenness("laparoscopy")
+
+
+def _pieces(mask):
+    return ndimage.label(mask)[1]
+
+
+def _drawn(one):
+    """Return where on the picture an instrument is, (Y, X)."""
+    whole = np.zeros(SIZE, bool)
+    patch = one.draw(0)
+    if patch is not None:
+        whole[patch.slices] = patch.inside
+    return whole
+
+
+def _edges(mask):
+    return np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+
+
+def test_a_robots_instrument_is_one_thing_from_its_shaft_to_its_jaws():
+    """Its links hang together however they are turned, and it comes in over an edge."""
+    seen = 0
+    for seed in range(30):
+        one = _instrument(seed)
+        one.kind = "grasper"
+        one.be_robotic(np.random.default_rng(seed))
+        assert one._links
+        mask = _drawn(one)
+        if mask.sum() < 100:
+            continue
+        seen += 1
+        sizes = np.bincount(ndimage.label(mask)[0].ravel())[1:]
+        assert sizes.max() > 0.6 * sizes.sum()
+        assert _edges(mask).any()
+    assert seen >= 20
+
+
+def test_what_is_machined_has_more_detail_along_it_than_a_plain_part():
+    where = region(SIZE, np.asarray([(20.0, 40.0), (70.0, 40.0)]), 15.0)
+    part = limb(where, np.asarray((20.0, 40.0)), np.asarray((70.0, 40.0)), (15.0, 15.0), blunt=True)
+    changes = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        looks = machined(rng, 50.0, np.full(3, 0.4, np.float32))
+        shaded = looks.shade(part, 0.0)
+        assert shaded.shape == (*where.shape, 3)
+        assert shaded.min() >= 0
+        assert np.abs(looks.shade(part, 0.3) - shaded).max() > 0  # reflections move
+        changes.append(np.abs(np.diff(shaded, axis=0)).mean())
+    assert np.mean(changes) > 0.005
+
+
+def test_instruments_in_the_dark_are_dark():
+    darker = seen = 0
+    for seed in range(20):
+        plain, dark = (_instrument(seed) for _ in range(2))
+        dark._hide_in_the_dark(np.random.default_rng(seed))
+        a, b = plain.draw(0), dark.draw(0)
+        if a is None or b is None or b.inside.sum() < 100:
+            continue
+        seen += 1
+        darker += b.color[b.inside].mean() < 0.5 * a.color[a.inside].mean()
+    assert darker >= 0.7 * seen >= 7
+
+
+def test_what_reaches_in_with_its_jaws_may_be_in_two_pieces():
+    """So that open jaws are often two pieces that come in over an edge."""
+    pieces = []
+    for seed in range(30):
+        one = _instrument(seed)
+        one._reach_in_with_its_jaws(np.random.default_rng(seed))
+        mask = _drawn(one)
+        if mask.any():
+            pieces.append(_pieces(mask))
+            assert _edges(mask).any()
+    assert sum(n > 1 for n in pieces) >= 5
+
+
+def test_what_lies_behind_the_tip_is_on_the_instrument():
+    found = 0
+    for seed in range(20):
+        one = _instrument(seed, "ultrasound probe")
+        place = one.place_behind(0.15)
+        mask = _drawn(one)
+        y, x = np.round(place).astype(int)
+        if 0 <= y < SIZE[0] and 0 <= x < SIZE[1]:
+            assert mask[y, x]
+            found += 1
+    assert found >= 10
+
+
+@pytest.mark.parametrize("scene", ["depths", "robotic"])
+def test_there_are_instruments_to_be_seen(scene):
+    """In most clips, at a size that can be clicked."""
+    shown = 0
+    for seed in range(12):
+        made = make_scene(seed, 1, SIZE, scene)
+        _, labels = made.draw(0)
+        tools = [n for n, name in made.names.items() if name in KINDS]
+        shown += any((labels == n).mean() > 0.005 for n in tools)
+    assert shown >= 9
 
 
 def _instrument(seed, kind=None):

@@ -28,7 +28,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Which clip; every number from 0 on makes another.")] = 3,
     frames: Annotated[int, typer.Option(help="Length of the clip.")] = 60,
     scene: Annotated[
-        str, typer.Option(help="laparoscopy, teamwork, cavity, abdomen, things, microscopy or ultrasound.")
+        str,
+        typer.Option(
+            help="laparoscopy, teamwork, cavity, abdomen, depths, robotic, things, microscopy or ultrasound."
+        ),
     ] = "laparoscopy",
     model: Annotated[str, typer.Option(help="A name from 'models list', or a file.")] = DEFAULT_MODEL,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def score(
     model: Annotated[str, typer.Argument(help="A name or file.")] = DEFAULT_MODEL,
     scene: Annotated[
-        str, typer.Option(help="laparoscopy, teamwork, cavity, abdomen, things, microscopy or ultrasound.")
+        str,
+        typer.Option(
+            help="laparoscopy, teamwork, cavity, abdomen, depths, robotic, things, microscopy or ultrasound."
+        ),
     ] = "laparoscopy",
     clips: Annotated[int, typer.Option(help="How many made-up clips.", min=1)] = 20,
     frames: Annotated[int, typer.Option(help="Length of each.", min=1)] = 60,

@@ -79,8 +79,9 @@ def make_clip(
         Length T.
     size : tuple of 2 ints
         Height and width in pixels. What is seen is scaled with the shorter side.
-    scene : {"laparoscopy", "teamwork", "cavity", "abdomen", "things", "microscopy", "ultrasound"}
-        What kind of scene.
+    scene : str
+        What kind of scene: "laparoscopy", "teamwork", "cavity", "abdomen", "depths", "robotic", "things",
+        "microscopy" or "ultrasound".
     pace : float, optional
         How fast things happen, in changes of course per frame; by the seed, 0.02 to 0.08, if left out.
 

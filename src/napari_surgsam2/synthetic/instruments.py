@@ -9,6 +9,7 @@ import numpy as np
 from .noise import FloatArray, noise, wander
 from .shapes import Limb, Patch, cover, limb, merge, region
 from .surfaces import soften
+from .wrists import Link, Machined, machined, wrist_link
 
 KINDS = (
     "grasper",
@@ -160,6 +161,10 @@ class Instrument:
         self._curve = rng.uniform(-0.6, 0.6) * (rng.random() < 0.6)
         self._slot = rng.random() < 0.4
         self._ticks = rng.random() < 0.5
+        self._links: tuple[Link, ...] = ()
+        self._turns = np.zeros((frames, 0), dtype=np.float32)
+        self._jaw_skins: tuple[Machined, ...] = ()
+        self._other_jaw: Finish | None = None  # of the second jaw, where it is lit in another way
         self._window: Finish | None = None
         self._opening = 0.0
         self._brightness = (0.0, 0.0)
@@ -175,6 +180,7 @@ class Instrument:
         self._jaw_width = (other._jaw_width[0] * scale, other._jaw_width[1] * scale)
         self._curve, self._slot, self._ticks = other._curve, other._slot, other._ticks
         self._window, self._opening = other._window, other._opening
+        self._jaw_skins = other._jaw_skins
 
     def work_with(self, other: Instrument, away: FloatArray) -> None:
         """Keep the tip near that of another instrument; `away` (T, 2) is how far (y, x), frame by frame."""
@@ -233,6 +239,123 @@ class Instrument:
         tip = self._unit * 0.012 * rng.random() ** 2
         self._focus = (tip, tip + self._unit * 0.04 * rng.random() ** 2 * (rng.random() < 0.6))
 
+    def be_hard_to_see(self, rng: np.random.Generator) -> None:
+        """Make it one of which little is seen: in the dark, at an edge, in glaring light, only its jaws."""
+        kind = rng.choice(4, p=(0.4, 0.2, 0.25, 0.15))
+        if kind == 0:
+            self._hide_in_the_dark(rng)
+        elif kind == 1:
+            self._come_in_aslant(rng)
+        elif kind == 2:
+            self._reach_in_with_its_jaws(rng)
+        else:  # in full light
+            self._brightness = (rng.uniform(0.5, 1.4), self._brightness[1] * 0.5)
+
+    def _hide_in_the_dark(self, rng: np.random.Generator) -> None:
+        """Let only thin gleams be seen of it."""
+        thinner = rng.uniform(0.4, 0.9)
+        self._radius *= thinner
+        self._wrist_length *= thinner
+        self._jaw_length *= thinner
+        self._jaw_width = (self._jaw_width[0] * thinner, self._jaw_width[1] * thinner)
+        for part in ("_shaft", "_wrist", "_jaw"):
+            count = int(rng.integers(1, 4))
+            low, high = (-0.95, 0.03, 0.1), (0.95, 0.15, 1)
+            gleams = [rng.uniform(a, b, count) for a, b in zip(low, high, strict=True)]
+            dark = rng.uniform(0.02, 0.25) * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+            finish = _finish(rng, dark, rng.uniform(0.1, 0.9), self._unit, rng.uniform(0.1, 0.6))
+            setattr(self, part, replace(finish, streaks=np.stack(gleams, axis=1)))
+        self._brightness = (-rng.uniform(0.6, 2.8), rng.uniform(-1, 0.6))
+
+    def _come_in_aslant(self, rng: np.random.Generator) -> None:
+        """Show little more than its tip, along an edge of the picture."""
+        self._enter(rng, rng.uniform(0.5, 1.4), self._unit * rng.uniform(0.05, 0.45), 0.03)
+
+    def _reach_in_with_its_jaws(self, rng: np.random.Generator) -> None:
+        """Be so near that the jaws are seen, open, and what holds them is not."""
+        self.kind = str(rng.choice(("grasper", "bipolar forceps", "scissors")))
+        self._jaw_length = self._unit * rng.uniform(0.3, 0.9)
+        wide = self._unit * rng.uniform(0.03, 0.11)
+        self._jaw_width = (wide, wide * rng.uniform(0.6, 1))
+        self._curve *= 0.3
+        self._bend = self._bend * np.float32(0.1)
+        self._open = rng.uniform(0.12, 0.55) + 0.1 * self._open
+        if rng.random() < 0.6:
+            self._window, self._opening = None, rng.uniform(0.5, 1)
+        if rng.random() < 0.6:
+            self._jaw = _mirror(rng, self._unit)
+        other = self._jaw if rng.random() < 0.5 else _metal(rng, self._unit)
+        light = rng.uniform(0.1, 1)
+        self._other_jaw = replace(other, color=other.color * np.float32(light), shine=other.shine * light)
+        self._enter(rng, rng.uniform(0, 0.7), self._jaw_length * rng.uniform(0.5, 1.05), 0.05)
+
+    def _enter(self, rng: np.random.Generator, aslant: float, depth: float, sway: float) -> None:
+        """Come in over an edge, at an angle to straight in, until the tip is `depth` pixels on its way."""
+        height, width = self._size
+        side = int(rng.integers(4))
+        along = rng.uniform(0.1, 0.9)
+        edge = ((0.0, width * along), (height, width * along), (height * along, 0.0), (height * along, width))
+        inward = np.asarray(((1, 0), (-1, 0), (0, 1), (0, -1))[side], dtype=np.float32)
+        way = _turn(inward, aslant * rng.choice((-1, 1)))
+        here = np.asarray(edge[side], dtype=np.float32)
+        frames = len(self._tip)
+        moved = self._tip - self._tip.mean(0)
+        limit = sway * self._unit / max(float(np.abs(moved).max()), 1e-3)
+        self._base = here - way * self._unit
+        self._sway = self._sway * np.float32(0.1)
+        self._tip = (here + way * depth + moved * min(1.0, limit)).astype(np.float32)
+        self._inside = np.ones(frames, dtype=np.float32)
+
+    def place_behind(self, share: float) -> FloatArray:
+        """Return what is behind the tip in the first frame, (y, x), by a share of the picture's side."""
+        tip, direction = self._reach(0)
+        return np.asarray(tip - direction * share * self._unit)
+
+    def be_robotic(self, rng: np.random.Generator) -> None:
+        """Make it as those of robots are: thick, with a wrist of machined links and jaws that grip."""
+        r = self._unit * np.exp(rng.uniform(np.log(0.04), np.log(0.14)))
+        thicker = r / self._radius
+        self._radius = r
+        self._wrist_length *= thicker
+        choice = rng.random()
+        if choice < 0.4:  # gray, brushed
+            gray = rng.uniform(0.25, 0.75) * rng.uniform(0.93, 1.07, 3)
+            self._shaft = _finish(rng, gray, rng.uniform(0.05, 0.5), self._unit, rng.uniform(0, 0.15))
+            fine = np.stack(
+                [rng.uniform(-1, 1, 12), rng.uniform(0.02, 0.08, 12), rng.uniform(-0.15, 0.25, 12)], axis=1
+            )
+            self._shaft = replace(self._shaft, streaks=np.concatenate((self._shaft.streaks, fine)))
+        elif choice < 0.85:
+            dark = rng.uniform(0.015, 0.15) * rng.uniform(0.9, 1.1, 3)
+            self._shaft = _finish(rng, dark, rng.uniform(0.05, 0.6), self._unit, rng.uniform(0, 0.2))
+        if self.kind not in ("suction tube", "ultrasound probe", "stapler"):
+            self._build_wrist(rng)
+        self._brightness = (rng.normal(0, 0.3), rng.normal(-0.2, 0.8))
+        near = self._unit * 0.006 * rng.random() ** 2
+        self._focus = (near, near + self._unit * 0.03 * rng.random() ** 2 * (rng.random() < 0.5))
+        if rng.random() < 0.3:
+            self._enter(rng, rng.uniform(0, 0.8), self._unit * rng.uniform(0.1, 0.7), 0.1)
+
+    def _build_wrist(self, rng: np.random.Generator) -> None:
+        """Put links between shaft and jaws, and a skin on each jaw."""
+        r = self._radius
+        metal = np.asarray(rng.uniform(0.15, 0.75) * rng.uniform(0.93, 1.07, 3), dtype=np.float32)
+        count = int(rng.integers(1, 4))
+        self._links = tuple(wrist_link(rng, r * 0.9**i, metal) for i in range(count))
+        frames = len(self._tip)
+        most = rng.uniform(0.1, 0.9)
+        self._turns = np.stack([wander(rng, frames, -most, most, 0.05) for _ in range(count)], axis=1)
+        self._wrist_length = sum(one.length for one in self._links)
+        long, wide = r * rng.uniform(1.2, 4.5), r * rng.uniform(0.2, 0.55)
+        self._jaw_length, self._jaw_width = long, (wide, wide * rng.uniform(0.3, 0.95))
+        self._window = None
+        self._opening = rng.uniform(0.4, 1) if rng.random() < 0.35 else 0.0
+        shades = metal * rng.uniform(0.2, 1.5), metal * rng.uniform(0.2, 1.5)
+        if rng.random() < 0.5:
+            shades = shades[0], shades[0]
+        toothed = bool(rng.random() < 0.6)
+        self._jaw_skins = tuple(machined(rng, long / 2, shade, toothed) for shade in shades)
+
     def relight(self, shine: float, shade: float) -> None:
         """Make the reflections of its metal brighter and its colours darker, by factors."""
         for part in ("_wrist", "_jaw"):
@@ -242,11 +365,8 @@ class Instrument:
 
     def draw(self, t: int) -> Patch | None:
         """Paint it as it is in frame `t`; None where it is out of the picture."""
+        tip, direction = self._reach(t)
         base = self._base + self._sway[t]
-        toward = self._tip[t] - base
-        reach = np.hypot(*toward)
-        direction = toward / reach
-        tip = base + direction * reach * self._inside[t]
         bend = self._bend[t]
         parts: list[Patch] = []
         if self.kind in ("suction tube", "ultrasound probe", "stapler"):
@@ -254,12 +374,14 @@ class Instrument:
         else:
             total = self._wrist_length + self._jaw_length
             wrist = tip - direction * total
-            turned = _turn(direction, bend)
-            joint = wrist + turned * self._wrist_length
-            self._jaws(parts, t, joint, turned)
-            self._add(
-                parts, self._wrist, t, [wrist, joint], [self._radius * 0.95, self._radius * self._wrist_width]
-            )
+            if self._links:
+                self._linked(parts, t, wrist, direction)
+            else:
+                turned = _turn(direction, bend)
+                joint = wrist + turned * self._wrist_length
+                self._jaws(parts, t, joint, turned)
+                radii = [self._radius * 0.95, self._radius * self._wrist_width]
+                self._add(parts, self._wrist, t, [wrist, joint], radii)
             self._add(parts, self._shaft, t, [base, wrist], [self._radius * 1.25, self._radius], blunt=True)
         patch = merge(parts)
         if patch is not None and self._brightness != (0.0, 0.0):
@@ -267,6 +389,14 @@ class Instrument:
         if patch is not None and max(self._focus) > 0.3:
             patch = self._defocus(patch, tip, direction)
         return patch
+
+    def _reach(self, t: int) -> tuple[FloatArray, FloatArray]:
+        """Return where its tip is in frame `t`, and in which direction it points, each (y, x)."""
+        base = self._base + self._sway[t]
+        toward = self._tip[t] - base
+        reach = np.hypot(*toward)
+        direction = toward / reach
+        return base + direction * reach * self._inside[t], direction
 
     def _behind(self, patch: Patch, tip: FloatArray, direction: FloatArray) -> FloatArray:
         """Return how far behind the tip the pixels of a patch are, in sides of the picture, 0 to 1.2."""
@@ -301,6 +431,31 @@ class Instrument:
         color = soft[..., :3] / np.maximum(alpha, 1e-3)[..., None]
         return Patch(patch.top, patch.left, color, alpha, extent=soft[..., 4])
 
+    def _linked(self, parts: list[Patch], t: int, start: FloatArray, direction: FloatArray) -> None:
+        """Add the jaws and the links of the wrist, from its end to where it `start`s."""
+        links: list[list[Patch]] = []
+        for link, turn in zip(self._links, self._turns[t], strict=True):
+            direction = _turn(direction, float(turn))
+            end = start + direction * link.length
+            aside = _turn(direction, np.pi / 2)
+            own: list[Patch] = []
+            if link.fork:
+                for sign in (-1, 1):
+                    prong = [start + aside * sign * link.fork, end + aside * sign * link.fork]
+                    self._add(own, link.looks, t, prong, [n * 0.45 for n in link.radii])
+                half = start + direction * link.length * 0.4
+                self._add(own, link.looks, t, [start, half], list(link.radii))
+            else:
+                self._add(own, link.looks, t, [start, end], list(link.radii))
+            for knob in link.knobs:
+                at = start + (end - start) * knob.along + aside * knob.across * link.radii[0]
+                self._add(own, knob.looks, t, [at, at + direction], [knob.radius] * 2)
+            links.append(own)
+            start = end
+        self._jaws(parts, t, start, direction)
+        for own in reversed(links):
+            parts.extend(own)
+
     def _straight(
         self, parts: list[Patch], t: int, base: FloatArray, tip: FloatArray, direction: FloatArray
     ) -> None:
@@ -332,7 +487,8 @@ class Instrument:
             mid = joint + direction * length * 0.7
             angle = 1.5 if self.kind == "hook" else self._curve
             end = mid + _turn(direction, angle * (1 if self._curve >= 0 else -1)) * length * 0.35
-            self._add(parts, self._jaw, t, [joint, mid, end], [wide * 0.6, wide * 0.45, narrow])
+            hook = self._jaw_skins[0] if self._jaw_skins else self._jaw
+            self._add(parts, hook, t, [joint, mid, end], [wide * 0.6, wide * 0.45, narrow])
             return
         opening = self._open[t]
         for sign in (-1, 1):
@@ -342,7 +498,12 @@ class Instrument:
             end = mid + second * length * 0.5
             fat = 1.8 if self.kind == "needle driver" else 1.0
             before = len(parts)
-            self._add(parts, self._jaw, t, [joint, mid, end], [wide * fat, wide * 0.9 * fat, narrow * fat])
+            finish: Finish | Machined = self._jaw
+            if self._jaw_skins:
+                finish = self._jaw_skins[sign > 0]
+            elif sign > 0 and self._other_jaw is not None:
+                finish = self._other_jaw
+            self._add(parts, finish, t, [joint, mid, end], [wide * fat, wide * 0.9 * fat, narrow * fat])
             if self._opening:
                 through = [joint + first * length * 0.15, mid, mid + second * length * 0.4]
                 self._open_up(parts[before:], through, [wide * 0.62, wide * 0.6, narrow * 0.62])
@@ -367,7 +528,7 @@ class Instrument:
     def _add(
         self,
         parts: list[Patch],
-        finish: Finish,
+        finish: Finish | Machined,
         t: int,
         points: list[FloatArray],
         radii: list[float],

@@ -236,6 +236,59 @@ def abdomen(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
     return scene
 
 
+def depths(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene as `abdomen`, of whose instruments little is seen.
+
+    They gleam in the dark, lie behind an organ that leaves two pieces of them, come in along an edge, glare,
+    or are so near that their open jaws are all that is in the picture.
+    """
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.7 else 0.1)
+    surface = organs_in_layers(rng, *surface_size(size), unit)
+    if rng.random() < 0.5:
+        surface = recede(rng, surface, unit)
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    if rng.random() < 0.7:
+        camera.bloom(rng.uniform(0.1, 0.8), unit * rng.uniform(0.01, 0.08))
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
+    if rng.random() < 0.6:
+        scene.beam = Beam(rng, size, frames, pace)
+    for one in _crew(rng, size, frames, pace, Instrument.look_real):
+        if rng.random() < 0.75:
+            one.be_hard_to_see(rng)
+        scene.add(one)
+        if rng.random() < 0.35:
+            hidden = one.place_behind(rng.uniform(0.02, 0.5)).astype(np.float32)
+            scene.add(organ(rng, size, view, pace, over=hidden))
+    return scene
+
+
+def robotic(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene of surgery with a robot: thick instruments with machined wrists, near and well lit."""
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.6 else 0.1)
+    area = surface_size(size)
+    surface = organs_in_layers(rng, *area, unit) if rng.random() < 0.5 else tissue(rng, *area, unit)
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    if rng.random() < 0.4:
+        camera.bloom(rng.uniform(0.1, 0.6), unit * rng.uniform(0.01, 0.05))
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
+    if rng.random() < 0.35:
+        scene.beam = Beam(rng, size, frames, pace)
+    for one in _crew(rng, size, frames, pace, Instrument.be_robotic):
+        scene.add(one)
+        if rng.random() < 0.1:
+            scene.add(organ(rng, size, view, pace))
+    if rng.random() < 0.2:
+        scene.add(gauze(rng, size, view, pace))
+    if rng.random() < 0.2:
+        for rope in needle_and_thread(rng, size, frames, pace):
+            scene.add(rope)
+    if rng.random() < 0.2:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
 def things(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of arbitrary things on an arbitrary ground."""
     view = View(rng, size, frames, pace, rng.random())
@@ -329,4 +382,6 @@ SCENES: dict[str, Maker] = {
     "teamwork": teamwork,
     "cavity": cavity,
     "abdomen": abdomen,
+    "depths": depths,
+    "robotic": robotic,
 }

@@ -201,10 +201,16 @@ class Rope:
         return merge(parts)
 
 
-def organ(rng: np.random.Generator, size: tuple[int, int], view: View, pace: float) -> Blob:
-    """Make an organ, tumour or polyp that lies on the tissue and moves with it."""
+def organ(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    view: View,
+    pace: float,
+    over: FloatArray | None = None,
+) -> Blob:
+    """Make an organ, tumour or polyp that lies on the tissue, `over` a place (y, x), and moves with it."""
     frames, unit = len(view.zoom), float(min(size))
-    place = rng.uniform((0.15, 0.15), (0.85, 0.85)) * size
+    place = rng.uniform((0.15, 0.15), (0.85, 0.85)) * size if over is None else over
     radius = unit * np.exp(rng.uniform(np.log(0.06), np.log(0.3)))
     surface = tissue(rng, 96, 96, 96.0)
     tint = np.asarray(rng.uniform(0.6, 1.3, 3), dtype=np.float32)
