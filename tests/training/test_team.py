@@ -63,42 +63,34 @@ def without_chance(folder):
     """Return settings of a run in which nothing is drawn by the processes themselves."""
     return settings(
         folder,
-        run={"frames": 1, "steps": 3, "batch_size": 3, "checkpoint_every": 3},
+        run={"frames": 1, "steps": 3, "batch_size": 3, "validate_every": 1},
         prompts={"corrections": 0, "central_click": 1, "click": 1, "box": 0, "mask": 0},
         # statistics of a frozen trunk stay; otherwise each process has those of its own clips
         model={"freeze": ["image_encoder.trunk"]},
         optimizer={"kind": "muon", "ema_decay": 0.5},
-    )
-
-
-def test_two_processes_train_what_one_does(tmp_path):
-    alone = TrainingRun(without_chance(tmp_path / "alone"))
-    losses = [r.loss for r in alone.steps()]
-    together = without_chance(tmp_path / "together")
-    first, second = train_together(tmp_path, together)
-    assert [loss for _, loss in first[0]] == pytest.approx(losses, rel=1e-3)
-    assert second == first
-    model = load_model(tmp_path / "together" / TrainingRun.MODEL)
-    expected = alone.model().network.state_dict()
-    for name, value in model.network.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
-
-
-def test_processes_stop_together_and_go_on_together(tmp_path):
-    config = settings(
-        tmp_path / "run",
-        run={"steps": 3, "validate_every": 1},
         validation=[{"kind": "synthetic", "clips": 1, "length": 2, "size": [64, 64], "scenes": ["things"]}],
     )
-    for _, step in train_together(tmp_path, config, stop_after=2):
-        assert step == 2
-    first, second = train_together(tmp_path, config)
-    assert [step for step, _ in first[0]][-1] == 3
-    assert [loss for _, loss in first[0]][-1] == pytest.approx(second[0][-1][1])
-    assert sorted(p.name for p in (tmp_path / "run").iterdir() if p.is_file()) == [
+
+
+def test_two_processes_train_what_one_does_though_they_are_stopped_in_between(tmp_path):
+    alone = TrainingRun(without_chance(tmp_path / "alone"))
+    losses = [r.loss for r in alone.steps()]
+    config = without_chance(tmp_path / "together")
+    before, after = (train_together(tmp_path, config, stop_after=n) for n in (2, 0))
+    assert [step for _, step in before] == [2, 2]  # though only the first was asked to stop
+    assert before[0] == before[1]
+    assert after[0] == after[1]
+    reported = dict(before[0][0] + after[0][0])
+    assert [reported[n] for n in (1, 2, 3)] == pytest.approx(losses, rel=1e-3)
+    folder = tmp_path / "together"
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == [
         "checkpoint.pt", "model.safetensors", "settings.json", "steps.csv", "validation.csv",
     ]  # fmt: skip
     assert TrainingRun(config).is_finished
+    model = load_model(folder / TrainingRun.MODEL)
+    expected = alone.model().network.state_dict()
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
 
 
 def test_the_clips_of_a_step_are_shared_out():
