@@ -28,11 +28,12 @@ _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as 
 def without_hopeless(decoded: Decoded, was_gone: Sequence[bool], no_pointer: Tensor) -> Decoded:
     """Return the masks, none of those that are predicted to fit next to nothing: they are out of view.
 
-    More is asked of an object that `was_gone`, out of view in the frame before: what comes back is soon seen
-    well, and what is taken for it seldom.
+    More is asked of an object that `was_gone`, out of view in the frame before, and the network must be
+    fairly sure that it is there: what comes back is soon seen well, and what is taken for it seldom.
     """
     gone = torch.tensor(was_gone, device=decoded.iou.device)[:, None]
-    return _without(decoded, decoded.iou < torch.where(gone, _BACK, _HOPELESS), no_pointer)
+    hopeless = decoded.iou < torch.where(gone, _BACK, _HOPELESS)
+    return _without(decoded, hopeless | (gone & (decoded.score < _FAIRLY_SURE)), no_pointer)
 
 
 def without_jumps(decoded: Decoded, last_seen: Sequence[Sequence[Tensor]], no_pointer: Tensor) -> Decoded:
