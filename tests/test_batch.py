@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -360,7 +362,9 @@ def client():
     """A scheduler with a worker of two threads, all in this process."""
     from distributed import Client
 
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as client:
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0", set_as_default=False
+    ) as client:
         yield client
 
 
@@ -847,6 +851,27 @@ def scheduler_at(port: int, workers: int = 1):
     )
 
 
+def client_of(cluster: Any):
+    """Return a client that nothing else in this process takes for its own."""
+    from distributed import Client
+
+    return Client(cluster.scheduler_address, set_as_default=False)
+
+
+def test_what_else_is_computed_with_dask_meanwhile_stays_here(archive: Path) -> None:
+    schedulers = []
+    with scheduler_at(0) as cluster:
+        report = run_batch(
+            jobs_of(archive, 1),
+            cluster.scheduler_address,
+            device="cpu",
+            on_event=lambda _: schedulers.append(dask.config.get("scheduler", None)),
+        )
+    assert report.counts == {"done": 1}
+    assert None in schedulers
+    assert "dask.distributed" not in schedulers
+
+
 class TestLostConnection:
     """Of a scheduler or its network, in the middle of a batch."""
 
@@ -889,10 +914,8 @@ class TestLostConnection:
             np.testing.assert_array_equal(tifffile.imread(job.output), alone)
 
     def test_jobs_go_on_when_it_is_back_and_none_runs_twice(self, archive: Path, at_once) -> None:
-        from distributed import Client
-
         jobs, seen = self.long_jobs(archive), []
-        with scheduler_at(0, workers=2) as cluster, Client(cluster.scheduler_address) as client:
+        with scheduler_at(0, workers=2) as cluster, client_of(cluster) as client:
 
             def lose(event: JobEvent) -> None:
                 if event.index == 0 and event.done and not any("was lost" in e.message for e in seen):
@@ -1014,10 +1037,8 @@ class TestWithoutWorkers:
         assert any("Waiting for workers" in line for line in report.results[1].log)
 
     def test_workers_that_are_started_on_demand_may_be_late(self, archive: Path) -> None:
-        from distributed import Client
-
         seen: list[JobEvent] = []
-        with scheduler_at(0, workers=0) as cluster, Client(cluster) as client:
+        with scheduler_at(0, workers=0) as cluster, client_of(cluster) as client:
 
             def adapt(event: JobEvent) -> None:
                 if len(self.notes_of([*seen, event])) == 2 and not self.notes_of(seen)[1:]:

@@ -50,7 +50,8 @@ def fitting():
     def decode_so(*args, **more):
         decoded = decode(*args, **more)
         iou = expected.pop(0) if expected else 0.8
-        return decoded._replace(iou=torch.full_like(decoded.iou, iou), score=torch.ones_like(decoded.score))
+        score = torch.full_like(decoded.score, 2.0)
+        return decoded._replace(iou=torch.full_like(decoded.iou, iou), score=score)
 
     network.decode = decode_so
     return Model("tiny", Path("tiny"), network, 128, torch.device("cpu")), expected

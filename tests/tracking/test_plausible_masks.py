@@ -49,8 +49,16 @@ def test_masks_that_fit_next_to_nothing_are_none():
 def test_what_was_out_of_view_comes_back_when_it_is_seen_better():
     mask = box(0, 0, 9, 9)
     for iou, stays in ((0.03, False), (0.2, False), (0.3, True)):
-        assert there(without_hopeless(decoded(mask, iou=iou), [True], NO_POINTER)) == [stays]
+        found = without_hopeless(decoded(mask, iou=iou, score=3.0), [True], NO_POINTER)
+        assert there(found) == [stays]
     assert there(without_hopeless(decoded(mask, mask, iou=0.1), [True, False], NO_POINTER)) == [False, True]
+
+
+def test_what_was_out_of_view_comes_back_when_it_is_fairly_sure_to_be_there():
+    mask = box(0, 0, 9, 9)
+    for score, back in ((0.3, False), (1.3, False), (1.5, True)):
+        found = without_hopeless(decoded(mask, mask, score=score), [True, False], NO_POINTER)
+        assert there(found) == [back, True]
 
 
 # Jumps

@@ -149,7 +149,8 @@ def local_client(plan: Plan) -> Iterator[Any]:
                 cluster = untyped.SpecCluster(workers=workers, scheduler=scheduler)
             except (OSError, RuntimeError, TimeoutError) as error:
                 raise ClusterError(f"Local workers do not start: {error}. Try fewer workers.") from error
-        with cluster, untyped.Client(cluster) as client:
+        # Not the default, or what else is computed with dask meanwhile would be sent there too.
+        with cluster, untyped.Client(cluster, set_as_default=False) as client:
             yield client
 
 
@@ -181,7 +182,7 @@ def connected(address: str) -> Iterator[Any]:
 
     untyped: Any = distributed
     try:
-        client = untyped.Client(address, timeout=_SECONDS_TO_CONNECT)
+        client = untyped.Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
             f"There is no dask scheduler at '{address}' ({error}); give the address that it printed when it "
