@@ -171,7 +171,7 @@ class Instrument:
         self._focus = (0.0, 0.0)  # how blurred it is at its tip and a picture's side behind, in pixels
 
     def look_like(self, other: Instrument) -> None:
-        """Take the kind and the looks of another instrument, at its own distance from the camera."""
+        """Take the kind and the looks of another one, but for the links of its wrist, at its own distance."""
         scale = self._radius / other._radius
         self.kind, self.name = other.kind, other.name
         self._shaft, self._wrist, self._jaw = other._shaft, other._wrist, other._jaw
@@ -313,10 +313,7 @@ class Instrument:
 
     def be_robotic(self, rng: np.random.Generator) -> None:
         """Make it as those of robots are: thick, with a wrist of machined links and jaws that grip."""
-        r = self._unit * np.exp(rng.uniform(np.log(0.04), np.log(0.14)))
-        thicker = r / self._radius
-        self._radius = r
-        self._wrist_length *= thicker
+        self._radius = self._unit * np.exp(rng.uniform(np.log(0.04), np.log(0.14)))
         choice = rng.random()
         if choice < 0.4:  # gray, brushed
             gray = rng.uniform(0.25, 0.75) * rng.uniform(0.93, 1.07, 3)

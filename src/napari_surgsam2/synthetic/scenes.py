@@ -210,6 +210,32 @@ def cavity(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: f
     return scene
 
 
+def _lit(
+    rng: np.random.Generator,
+    view: View,
+    surface: Surface,
+    size: tuple[int, int],
+    frames: int,
+    pace: float,
+    *,
+    beam: float,
+    bloom: tuple[float, float, float],
+) -> Scene:
+    """Light what is seen of a body, nothing in it yet, and put an endoscope's camera before it.
+
+    `beam` is how often one light falls on everything; `bloom` how often what is too bright shines on what is
+    beside it, how strongly at most, and how far at most, as a share of the picture's shorter side.
+    """
+    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    often, strongest, farthest = bloom
+    if rng.random() < often:
+        camera.bloom(rng.uniform(0.1, strongest), min(size) * rng.uniform(0.01, farthest))
+    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
+    if rng.random() < beam:
+        scene.beam = Beam(rng, size, frames, pace)
+    return scene
+
+
 def abdomen(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of keyhole surgery with organs in layers and instruments as real pictures show them.
 
@@ -219,12 +245,7 @@ def abdomen(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
     unit = float(min(size))
     view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.7 else 0.1)
     surface = organs_in_layers(rng, *surface_size(size), unit)
-    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
-    if rng.random() < 0.7:
-        camera.bloom(rng.uniform(0.1, 0.8), unit * rng.uniform(0.01, 0.08))
-    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
-    if rng.random() < 0.8:
-        scene.beam = Beam(rng, size, frames, pace)
+    scene = _lit(rng, view, surface, size, frames, pace, beam=0.8, bloom=(0.7, 0.8, 0.08))
     for one in _crew(rng, size, frames, pace, Instrument.look_real):
         scene.add(one)
         if rng.random() < 0.2:
@@ -247,12 +268,7 @@ def depths(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: f
     surface = organs_in_layers(rng, *surface_size(size), unit)
     if rng.random() < 0.5:
         surface = recede(rng, surface, unit)
-    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
-    if rng.random() < 0.7:
-        camera.bloom(rng.uniform(0.1, 0.8), unit * rng.uniform(0.01, 0.08))
-    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
-    if rng.random() < 0.6:
-        scene.beam = Beam(rng, size, frames, pace)
+    scene = _lit(rng, view, surface, size, frames, pace, beam=0.6, bloom=(0.7, 0.8, 0.08))
     for one in _crew(rng, size, frames, pace, Instrument.look_real):
         if rng.random() < 0.75:
             one.be_hard_to_see(rng)
@@ -269,12 +285,7 @@ def robotic(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
     view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.6 else 0.1)
     area = surface_size(size)
     surface = organs_in_layers(rng, *area, unit) if rng.random() < 0.5 else tissue(rng, *area, unit)
-    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
-    if rng.random() < 0.4:
-        camera.bloom(rng.uniform(0.1, 0.6), unit * rng.uniform(0.01, 0.05))
-    scene = Scene(size, surface, view, light, camera, shadow=rng.uniform(0, 0.6))
-    if rng.random() < 0.35:
-        scene.beam = Beam(rng, size, frames, pace)
+    scene = _lit(rng, view, surface, size, frames, pace, beam=0.35, bloom=(0.4, 0.6, 0.05))
     for one in _crew(rng, size, frames, pace, Instrument.be_robotic):
         scene.add(one)
         if rng.random() < 0.1:
