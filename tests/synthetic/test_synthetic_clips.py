@@ -8,6 +8,7 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.synthetic import SCENES, TRAINING_MIX, draw_frames, make_clip, make_scene
 from napari_surgsam2.synthetic.instruments import KINDS, Instrument
 from napari_surgsam2.synthetic.shapes import limb, region
+from napari_surgsam2.synthetic.sheaths import sheath
 from napari_surgsam2.synthetic.wrists import machined
 
 SIZE = (96, 128)
@@ -230,6 +231,38 @@ def test_what_is_machined_has_more_detail_along_it_than_a_plain_part():
     assert np.mean(changes) > 0.005
 
 
+def test_a_sheath_goes_on_along_its_shaft_and_takes_on_the_colour_around_it():
+    where = region(SIZE, np.asarray([(20.0, 40.0), (80.0, 40.0)]), 15.0)
+    part = limb(where, np.asarray((20.0, 40.0)), np.asarray((80.0, 40.0)), (15.0, 15.0), blunt=True)
+    red = np.asarray((1.0, 0.3, 0.3), np.float32)
+    redder = 0
+    for seed in range(20):
+        looks = sheath(np.random.default_rng(seed), 20.0, red)
+        shaded = looks.shade(part, 0.0)
+        assert shaded.shape == (*where.shape, 3)
+        assert shaded.min() >= 0
+        y, x = 30 - where.top, 40 - where.left
+        np.testing.assert_allclose(shaded[y + 20, x], shaded[y, x], rtol=0.2)  # its picture covers 20 pixels
+        plain = sheath(np.random.default_rng(seed), 20.0, np.ones(3, np.float32)).shade(part, 0.0)
+        redder += (shaded[..., 0] / shaded[..., 1].clip(0.01)).mean() > 1.1 * (
+            plain[..., 0] / plain[..., 1].clip(0.01)
+        ).mean()
+    assert redder >= 12
+
+
+def test_near_instruments_are_thicker():
+    sizes = {"near": 0.0, "far": 0.0}
+    for seed in range(20):
+        for how in sizes:
+            one = _instrument(seed)
+            if how == "near":
+                one.come_near(np.random.default_rng(seed), np.ones(3, np.float32))
+            else:
+                one.be_robotic(np.random.default_rng(seed))
+            sizes[how] += ndimage.distance_transform_edt(_drawn(one)).max()
+    assert sizes["near"] > 1.1 * sizes["far"]
+
+
 def test_instruments_in_the_dark_are_dark():
     darker = seen = 0
     for seed in range(20):
@@ -269,7 +302,7 @@ def test_what_lies_behind_the_tip_is_on_the_instrument():
     assert found >= 10
 
 
-@pytest.mark.parametrize("scene", ["depths", "robotic"])
+@pytest.mark.parametrize("scene", ["depths", "robotic", "closeup"])
 def test_there_are_instruments_to_be_seen(scene):
     """In most clips, at a size that can be clicked."""
     shown = 0

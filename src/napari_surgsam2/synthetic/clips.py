@@ -80,8 +80,8 @@ def make_clip(
     size : tuple of 2 ints
         Height and width in pixels. What is seen is scaled with the shorter side.
     scene : str
-        What kind of scene: "laparoscopy", "teamwork", "cavity", "abdomen", "depths", "robotic", "things",
-        "microscopy" or "ultrasound".
+        What kind of scene: "laparoscopy", "teamwork", "cavity", "abdomen", "depths", "robotic", "closeup",
+        "things", "microscopy" or "ultrasound".
     pace : float, optional
         How fast things happen, in changes of course per frame; by the seed, 0.02 to 0.08, if left out.
 

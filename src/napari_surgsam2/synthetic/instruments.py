@@ -8,6 +8,7 @@ import numpy as np
 
 from .noise import FloatArray, noise, wander
 from .shapes import Limb, Patch, cover, limb, merge, region
+from .sheaths import Sheath, sheath
 from .surfaces import soften
 from .wrists import Link, Machined, machined, wrist_link
 
@@ -23,6 +24,7 @@ KINDS = (
     "stapler",
     "ultrasound probe",
 )
+_STRAIGHT = ("suction tube", "ultrasound probe", "stapler")  # without a wrist
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class Instrument:
         self._links: tuple[Link, ...] = ()
         self._turns = np.zeros((frames, 0), dtype=np.float32)
         self._jaw_skins: tuple[Machined, ...] = ()
+        self._sheath: Sheath | None = None
         self._other_jaw: Finish | None = None  # of the second jaw, where it is lit in another way
         self._window: Finish | None = None
         self._opening = 0.0
@@ -175,6 +178,7 @@ class Instrument:
         scale = self._radius / other._radius
         self.kind, self.name = other.kind, other.name
         self._shaft, self._wrist, self._jaw = other._shaft, other._wrist, other._jaw
+        self._sheath = other._sheath
         self._wrist_length, self._wrist_width = other._wrist_length * scale, other._wrist_width
         self._jaw_length = other._jaw_length * scale
         self._jaw_width = (other._jaw_width[0] * scale, other._jaw_width[1] * scale)
@@ -325,7 +329,7 @@ class Instrument:
         elif choice < 0.85:
             dark = rng.uniform(0.015, 0.15) * rng.uniform(0.9, 1.1, 3)
             self._shaft = _finish(rng, dark, rng.uniform(0.05, 0.6), self._unit, rng.uniform(0, 0.2))
-        if self.kind not in ("suction tube", "ultrasound probe", "stapler"):
+        if self.kind not in _STRAIGHT:
             self._build_wrist(rng)
         self._brightness = (rng.normal(0, 0.3), rng.normal(-0.2, 0.8))
         near = self._unit * 0.006 * rng.random() ** 2
@@ -333,10 +337,26 @@ class Instrument:
         if rng.random() < 0.3:
             self._enter(rng, rng.uniform(0, 0.8), self._unit * rng.uniform(0.1, 0.7), 0.1)
 
-    def _build_wrist(self, rng: np.random.Generator) -> None:
-        """Put links between shaft and jaws, and a skin on each jaw."""
+    def come_near(self, rng: np.random.Generator, around: FloatArray) -> None:
+        """Make it a robot's, so near that its wrist fills much of the picture; `around` (RGB) tints it."""
+        if self.kind in _STRAIGHT and rng.random() < 0.8:
+            self.kind = str(rng.choice(("grasper", "needle driver", "scissors", "bipolar forceps")))
+            self.name = self.kind
+        self.be_robotic(rng)
+        self._radius = self._unit * np.exp(rng.uniform(np.log(0.06), np.log(0.19)))
+        tint = around ** rng.uniform(0, 0.7) if rng.random() < 0.5 else np.ones(3)
+        if rng.random() < 0.85:
+            self._sheath = sheath(rng, self._unit * rng.uniform(0.7, 1.6), around)
+        if self._links:
+            self._build_wrist(rng, tint)
+        self._brightness = (rng.normal(0.1, 0.35), rng.normal(-0.6, 0.9))
+        if rng.random() < 0.6:
+            self._enter(rng, rng.uniform(0, 0.9), self._unit * rng.uniform(0.35, 1.1), 0.12)
+
+    def _build_wrist(self, rng: np.random.Generator, tint: FloatArray | float = 1.0) -> None:
+        """Put links between shaft and jaws, and a skin on each jaw; `tint` (RGB) colours the metal."""
         r = self._radius
-        metal = np.asarray(rng.uniform(0.15, 0.75) * rng.uniform(0.93, 1.07, 3), dtype=np.float32)
+        metal = np.asarray(rng.uniform(0.15, 0.75) * rng.uniform(0.93, 1.07, 3) * tint, dtype=np.float32)
         count = int(rng.integers(1, 4))
         self._links = tuple(wrist_link(rng, r * 0.9**i, metal) for i in range(count))
         frames = len(self._tip)
@@ -366,7 +386,7 @@ class Instrument:
         base = self._base + self._sway[t]
         bend = self._bend[t]
         parts: list[Patch] = []
-        if self.kind in ("suction tube", "ultrasound probe", "stapler"):
+        if self.kind in _STRAIGHT:
             self._straight(parts, t, base, tip, direction)
         else:
             total = self._wrist_length + self._jaw_length
@@ -379,7 +399,8 @@ class Instrument:
                 self._jaws(parts, t, joint, turned)
                 radii = [self._radius * 0.95, self._radius * self._wrist_width]
                 self._add(parts, self._wrist, t, [wrist, joint], radii)
-            self._add(parts, self._shaft, t, [base, wrist], [self._radius * 1.25, self._radius], blunt=True)
+            shaft = self._sheath or self._shaft
+            self._add(parts, shaft, t, [base, wrist], [self._radius * 1.25, self._radius], blunt=True)
         patch = merge(parts)
         if patch is not None and self._brightness != (0.0, 0.0):
             self._fade(patch, tip, direction)
@@ -476,7 +497,7 @@ class Instrument:
                 at = head + (tip - head) * i / 5
                 across = _turn(direction, np.pi / 2) * r * 0.7
                 self._add(parts, _HOLE, t, [at - across, at + across], [r * 0.08, r * 0.08])
-        self._add(parts, self._shaft, t, [base, head], [r * 1.1, r * 0.9], blunt=True)
+        self._add(parts, self._sheath or self._shaft, t, [base, head], [r * 1.1, r * 0.9], blunt=True)
 
     def _jaws(self, parts: list[Patch], t: int, joint: FloatArray, direction: FloatArray) -> None:
         length, (wide, narrow) = self._jaw_length, self._jaw_width
@@ -525,7 +546,7 @@ class Instrument:
     def _add(
         self,
         parts: list[Patch],
-        finish: Finish | Machined,
+        finish: Finish | Machined | Sheath,
         t: int,
         points: list[FloatArray],
         radii: list[float],

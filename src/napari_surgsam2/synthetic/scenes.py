@@ -220,13 +220,15 @@ def _lit(
     *,
     beam: float,
     bloom: tuple[float, float, float],
+    gray: bool = False,
 ) -> Scene:
     """Light what is seen of a body, nothing in it yet, and put an endoscope's camera before it.
 
     `beam` is how often one light falls on everything; `bloom` how often what is too bright shines on what is
     beside it, how strongly at most, and how far at most, as a share of the picture's shorter side.
     """
-    light, camera = Light(rng, size, frames, pace), Camera(rng, size, frames, pace, medical=True)
+    light = Light(rng, size, frames, pace)
+    camera = Camera(rng, size, frames, pace, medical=True, gray=gray)
     often, strongest, farthest = bloom
     if rng.random() < often:
         camera.bloom(rng.uniform(0.1, strongest), min(size) * rng.uniform(0.01, farthest))
@@ -296,6 +298,31 @@ def robotic(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
         for rope in needle_and_thread(rng, size, frames, pace):
             scene.add(rope)
     if rng.random() < 0.2:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
+def closeup(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene as `robotic` whose instruments are so near that wrists fill much of the picture.
+
+    They show the colour of what is around them, which may be hardly brighter or darker than they are.
+    """
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.6 else 0.1)
+    area = surface_size(size)
+    surface = organs_in_layers(rng, *area, unit) if rng.random() < 0.3 else tissue(rng, *area, unit)
+    color = surface.albedo.mean(axis=(0, 1))
+    around = np.asarray(color / color.max(), dtype=np.float32)
+    gray = bool(rng.random() < 0.2)
+    scene = _lit(rng, view, surface, size, frames, pace, beam=0.25, bloom=(0.4, 0.6, 0.05), gray=gray)
+    for one in _crew(rng, size, frames, pace, lambda each, at: each.come_near(at, around)):
+        scene.add(one)
+        if rng.random() < 0.1:
+            scene.add(organ(rng, size, view, pace))
+    if rng.random() < 0.2:
+        for rope in needle_and_thread(rng, size, frames, pace):
+            scene.add(rope)
+    if rng.random() < 0.15:
         scene.smoke = Smoke(rng, size, frames, pace)
     return scene
 
@@ -395,4 +422,5 @@ SCENES: dict[str, Maker] = {
     "abdomen": abdomen,
     "depths": depths,
     "robotic": robotic,
+    "closeup": closeup,
 }
