@@ -1,6 +1,7 @@
 """From a video and prompts to a label volume, in one call."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,26 @@ def test_pngs_are_called_as_the_pictures_that_they_are_of(model, clip, expected,
     for t, name in enumerate(names):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "masks" / f"{name}.png")), expected[t])
     assert len(list((tmp_path / "masks").iterdir())) == len(clip)
+
+
+def test_coco_json_names_pictures_and_objects(model, clip, tmp_path) -> None:
+    (tmp_path / "pictures").mkdir()
+    names = [f"img {t}.bmp" for t in range(len(clip))]
+    for name, frame in zip(names, clip, strict=True):
+        Image.fromarray(frame).save(tmp_path / "pictures" / name)
+
+    job = TrackJob(
+        video=tmp_path / "pictures",
+        prompts=PROMPTS,
+        model=model,
+        output=tmp_path / "masks.json",
+        names={PROMPTS[0].object_id: "grasper"},
+    )
+    run_job(job)
+
+    document = json.loads((tmp_path / "masks.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == names
+    assert "grasper" in [category["name"] for category in document["categories"]]
 
 
 def test_large_results_are_zarr_arrays(model, clip, expected) -> None:

@@ -220,6 +220,7 @@ def test_a_job_is_all_that_the_project_says(stack: Path) -> None:
         settings=project.settings,
         direction="forward",
         frames=(1, None),
+        names=project.names,
         resume=True,
     )
 

@@ -65,6 +65,8 @@ class TrackJob:
         The arguments of `track`.
     preview : path or None
         A video to write with the masks drawn over the frames.
+    names : mapping of int to str
+        Names of objects by their ids, for outputs that have any (COCO JSON).
     """
 
     video: Any
@@ -80,6 +82,7 @@ class TrackJob:
     overwrite: bool = False
     resume: bool = False
     in_memory_bytes: int = IN_MEMORY_BYTES
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -329,7 +332,9 @@ def _make_labels(
             present, tracked, seconds = _fill(volume, tracker, prompts, job, say)
         finally:
             tracker.close()
-        labels = volume.finish(preview_follows=job.preview is not None, frame_names=video.frame_names)
+        labels = volume.finish(
+            preview_follows=job.preview is not None, pictures=video.pictures, names=job.names
+        )
         return labels, present, tracked, seconds
 
 

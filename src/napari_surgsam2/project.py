@@ -189,6 +189,7 @@ class Project:
             "settings": self.settings,
             "direction": self.direction,
             "frames": self.frames,
+            "names": dict(self.names),
         }
         return TrackJob(
             video=self.open_video() if video is None else video, output=output, **{**values, **others}

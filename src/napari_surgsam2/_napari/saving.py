@@ -61,24 +61,23 @@ def save_masks(
     """Write masks as TIFF, zarr, a folder of DAVIS PNGs or COCO JSON, by the path's suffix.
 
     What is there already under that name is replaced: the dialog that asked for it has said so. Where the
-    `source` of the frames is a folder of pictures, PNGs are called as these.
+    `source` of the frames is a folder of pictures, PNGs are called as these, and JSON names them.
     """
-    from napari_surgsam2.masks import export, write_coco
+    from napari_surgsam2.masks import export
 
-    if Path(path).suffix.lower() == ".json":
-        return write_coco(path, labels, names, overwrite=True)
-    return export(path, labels, overwrite=True, frame_names=_frame_names(source, labels.shape[0]))
+    pictures = _pictures(source, labels.shape[0])
+    return export(path, labels, overwrite=True, pictures=pictures, names=names)
 
 
-def _frame_names(source: Path | None, n_frames: int) -> tuple[str, ...] | None:
-    """Return what the frames are called where they are so many pictures in a folder, else None."""
+def _pictures(source: Path | None, n_frames: int) -> tuple[str, ...] | None:
+    """Return the file names of the frames where they are so many pictures in a folder, else None."""
     from napari_surgsam2.video import open_video
 
     if source is None or not source.is_dir() or is_zarr(source):
         return None
     try:
         with open_video(source) as video:
-            return video.frame_names if video.n_frames == n_frames else None
+            return video.pictures if video.n_frames == n_frames else None
     except SurgSam2Error:  # it is none any more
         return None
 

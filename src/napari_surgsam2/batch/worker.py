@@ -309,6 +309,7 @@ def _track_job(
         settings=job.settings or base.settings,
         direction=job.direction or base.direction,
         frames=job.frames or base.frames,
+        names=base.names,
         # That nothing is in the way was seen to before, what is to be replaced is marked, and a scheduler
         # may begin a job again by itself.
         resume=True,

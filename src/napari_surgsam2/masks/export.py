@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def export(
     labels: LabelArray,
     *,
     overwrite: bool = False,
-    frame_names: Sequence[str] | None = None,
+    pictures: Sequence[str] | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> Path:
     """Write labels in the format that the path asks for.
 
@@ -42,8 +43,11 @@ def export(
         Integers, 0 is background; read frame by frame.
     overwrite : bool
         Replace an existing output of the same kind.
-    frame_names : sequence of str, optional
-        What the PNGs of a folder are called, as `write_davis` takes it; other formats have no names.
+    pictures : sequence of str, optional
+        The file name of each frame's picture: the PNGs of a folder are called like them, and COCO JSON names
+        them; other formats do not.
+    names : mapping of int to str, optional
+        Names by object id, which COCO JSON has; other formats have none.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def export(
     """
     target, kind = label_target(path)
     with new_output(target, kind, overwrite=overwrite) as temporary:
-        write_as(kind, temporary, labels, frame_names)
+        write_as(kind, temporary, labels, pictures, names)
     return target
 
 
@@ -150,17 +154,23 @@ def write_davis(
     return target
 
 
-def write_as(kind: Format, path: Path, labels: LabelArray, frame_names: Sequence[str] | None = None) -> None:
-    """Write labels, bit by bit, to a path where nothing is yet."""
+def write_as(
+    kind: Format,
+    path: Path,
+    labels: LabelArray,
+    pictures: Sequence[str] | None = None,
+    names: Mapping[int, str] | None = None,
+) -> None:
+    """Write labels, bit by bit, to a path where nothing is yet; parameters are those of `export`."""
     match kind:
         case Format.TIFF:
             _write_tiff(path, labels, fps=None)
         case Format.ZARR:
             _write_zarr(path, labels)
         case Format.DAVIS:
-            _write_davis(path, labels, frame_names)
+            _write_davis(path, labels, None if pictures is None else [Path(name).stem for name in pictures])
         case Format.COCO:
-            write_coco_file(path, labels)
+            write_coco_file(path, labels, names, pictures)
         case Format.VIDEO:
             raise UsageError("Labels are not written as a video; write_preview makes an overlay.")
         case Format.CSV:

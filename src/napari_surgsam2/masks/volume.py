@@ -218,7 +218,13 @@ class LabelVolume:
                 self._array[frame] = array
             self._done[frame] = True
 
-    def finish(self, *, preview_follows: bool = False, frame_names: Sequence[str] | None = None) -> Any:
+    def finish(
+        self,
+        *,
+        preview_follows: bool = False,
+        pictures: Sequence[str] | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> Any:
         """Put the complete result under its final name and close the volume.
 
         Frames that were never written are background. When this fails, the frames stay for another try.
@@ -228,8 +234,10 @@ class LabelVolume:
         preview_follows : bool
             A preview will be drawn of the result; until `forget_preview` is called, resuming this run says
             that it is all that is missing.
-        frame_names : sequence of str, optional
-            What the PNGs of a folder are called, one name per frame; by default `00000`, `00001`, ...
+        pictures : sequence of str, optional
+            The file name of each frame's picture, as `export` takes it.
+        names : mapping of int to str, optional
+            Names by object id, as `export` takes it.
 
         Returns
         -------
@@ -249,7 +257,8 @@ class LabelVolume:
             return self._array
         kind = self._partial.kind
         self._partial.finish(
-            lambda path, labels: write_as(kind, path, labels, frame_names), preview_follows=preview_follows
+            lambda path, labels: write_as(kind, path, labels, pictures, names),
+            preview_follows=preview_follows,
         )
         self._open = False
         return self._partial.target

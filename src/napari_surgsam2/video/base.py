@@ -95,10 +95,10 @@ class Video(ABC):
         return None
 
     @property
-    def frame_names(self) -> tuple[str, ...] | None:
-        """What the frames are called, where each is a picture file: their names without suffix.
+    def pictures(self) -> tuple[str, ...] | None:
+        """The file name of each frame's picture; None of videos whose frames are no files.
 
-        None of other videos, and where two differ in upper and lower case only.
+        None also where two differ, but for their suffix, in upper and lower case only.
         """
         return None
 

@@ -41,10 +41,10 @@ class FrameFolder(Video):
         self._files = files
 
     @property
-    def frame_names(self) -> tuple[str, ...] | None:
-        """The names of the pictures, without suffix."""
-        names = tuple(file.stem for file in self._files)
-        return names if len({name.casefold() for name in names}) == len(names) else None
+    def pictures(self) -> tuple[str, ...] | None:
+        """The file name of each frame's picture."""
+        different = {file.stem.casefold() for file in self._files}
+        return tuple(file.name for file in self._files) if len(different) == len(self._files) else None
 
     def reopen(self) -> FrameFolder:
         """Return an independent handle on the same files, with the same contrast limits."""
