@@ -209,10 +209,11 @@ def test_a_video_that_is_not_the_one(case: str, stack: Path) -> None:
 def test_a_job_is_all_that_the_project_says(stack: Path) -> None:
     project = project_of(stack)
 
-    job = project.job("masks.tif", video="a video", resume=True, image_size=256)
+    video = object()
+    job = project.job("masks.tif", video=video, resume=True, image_size=256)
 
     assert job == TrackJob(
-        video="a video",
+        video=video,
         prompts=list(project.prompts),
         model=project.model,
         output="masks.tif",
@@ -223,6 +224,16 @@ def test_a_job_is_all_that_the_project_says(stack: Path) -> None:
         names=project.names,
         resume=True,
     )
+
+
+def test_another_video_is_opened_as_that_of_the_project(stack: Path, tmp_path: Path) -> None:
+    project = Project(video=stack, z=2, channel=1, prompts=[ns.Point(0, 8, 9)])
+    moved = tmp_path / "moved.tif"
+    moved.write_bytes(stack.read_bytes())
+
+    with project.job(video=str(moved)).video as video:
+        assert video.path == moved
+        np.testing.assert_array_equal(video.raw(0), tifffile.imread(stack)[0, 2, 1])
 
 
 def test_a_job_tracks_the_video_of_the_project(stack: Path, tiny_checkpoint: Path) -> None:

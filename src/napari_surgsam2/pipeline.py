@@ -102,7 +102,7 @@ class Reporting:
     drawn : callable
         Called with frames done and in all while the preview is written.
     should_stop : callable
-        Asked before each frame; True ends the run there.
+        Asked after each frame but the last; True ends the run there.
     """
 
     opened: Callable[[Video], object] = lambda _: None
@@ -130,7 +130,7 @@ class TrackOutcome:
     seconds : float
         Time the tracking took, without loading and preview.
     frames_present : dict of int to int
-        By object id, in how many frames the object has a mask.
+        By object id, in how many frames the object has a mask; empty where only a preview was missing.
     """
 
     labels: Any

@@ -6,7 +6,7 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,8 @@ class Project:
         output : path, optional
             Where the masks go; see `track`.
         video : path, array or Video, optional
-            What `open_video` returns if left out. An open `Video` is the caller's to close.
+            What `open_video` returns if left out. A path takes the place of the project's video: it is opened
+            in the same way, and must be of the same shape. An open `Video` is the caller's to close.
         **others
             Other attributes of `TrackJob`, and those that are not to be the project's.
 
@@ -182,6 +183,10 @@ class Project:
         """
         from .pipeline import TrackJob
 
+        if video is None:
+            video = self.open_video()
+        elif isinstance(video, str | Path):
+            video = replace(self, video=Path(video)).open_video()
         values: dict[str, Any] = {
             "prompts": list(self.prompts),
             "model": self.model,
@@ -191,9 +196,7 @@ class Project:
             "frames": self.frames,
             "names": dict(self.names),
         }
-        return TrackJob(
-            video=self.open_video() if video is None else video, output=output, **{**values, **others}
-        )
+        return TrackJob(video=video, output=output, **{**values, **others})
 
 
 def save_project(path: str | Path, project: Project) -> None:

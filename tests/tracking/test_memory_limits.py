@@ -123,6 +123,43 @@ def test_what_a_pass_keeps_does_not_grow_with_the_video(model, clip) -> None:
     assert max(kept) <= 2 * (2 * tracker._store.window + 1)
 
 
+def test_of_each_object_only_what_follows_its_own_prompts_is_kept_for_the_way_back(model, clip) -> None:
+    tracker = Tracker(model, np.tile(clip, (4, 1, 1, 1)))
+    tracker.add_points(3, 1, [(25, 20)])
+    tracker.add_points(30, 2, [(45, 60)])
+    window = tracker._store.window
+
+    propagation = tracker.propagate("both")
+    for result in propagation:
+        needed = propagation.needed_frames()
+        tracker.keep_only(needed)
+        if result.frame == 79:
+            break
+
+    assert needed.attended(1) == {*needed.near, *range(3, 3 + window + 1)}
+    assert needed.attended(2) == {*needed.near, *range(30, 30 + window + 1)}
+    for object_id, entry in ((1, 3), (2, 30)):
+        attended = [f for f in range(80) if tracker._store.has(object_id, f) and needed.attends(object_id, f)]
+        whole = [f for f in range(80) if (m := tracker._store.get(object_id, f)) and m.features is not None]
+        assert attended == whole
+        assert entry + 1 in whole
+
+
+def test_memories_of_objects_prompted_in_one_frame_are_made_once(model, clip, monkeypatch) -> None:
+    made = []
+    encode = model.network.encode_memory
+    monkeypatch.setattr(
+        model.network, "encode_memory", lambda *args, **how: made.append(len(args[1])) or encode(*args, **how)
+    )
+    tracker = Tracker(model, clip[:1])
+    for object_id in (1, 2, 3):
+        tracker.add_points(0, object_id, [(20 * object_id, 20)])
+
+    list(tracker.propagate("forward"))
+
+    assert sum(made) == 3
+
+
 def test_a_disk_that_memories_cannot_go_to_is_named(tmp_path) -> None:
     store = MemoryStore(limit=0, window=WINDOW, path=tmp_path / "away" / "state.masks")
     for frame in range(WINDOW + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -459,6 +460,19 @@ def test_frames_that_nobody_has_labelled_show_nothing_of_what_is_not_there(tmp_p
     for sparse, known in ((False, range(9)), (True, range(0, 10, 2))):
         (video,) = LabelledVideos([pair(tmp_path, labels, sparse)]).validation_videos()
         assert np.flatnonzero(video.open()[2]).tolist() == list(known)
+
+
+def test_the_channel_that_was_labelled_can_be_trained_on(tmp_path: Path) -> None:
+    labels = labels_of(10)
+    one = pair(tmp_path, labels)
+    stack = np.stack([np.full_like(labels, 10), np.full_like(labels, 90)], axis=1).astype(np.uint8)
+    tifffile.imwrite(one.video, stack, metadata={"axes": "TCYX"}, ome=True)
+
+    for channel, value in ((0, 10), (1, 90)):
+        source = LabelledVideos([dataclasses.replace(one, channel=channel)])
+        _, note = source.summary(2)
+        assert note.startswith(f"'video': The stack has 2 channels: channel {channel} is used")
+        assert (source.sample(np.random.default_rng(0), 2, (1, 1)).frames == value).all()
 
 
 def frames_with_labels(*shows: bool) -> np.ndarray:

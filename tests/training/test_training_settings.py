@@ -228,22 +228,25 @@ def test_what_is_made_wrong_to_be_corrected_needs_corrections(tmp_path: Path, na
 
 
 @pytest.mark.parametrize(
-    ("table", "name"),
+    ("table", "name", "needed"),
     [
-        ("prompts", "wrong_memories"),
-        ("prompts", "wrong_starts"),
-        ("prompts", "corrected_ahead"),
-        ("prompts", "prompted_anew"),
-        ("run", "memory_dropout"),
-        ("run", "absence"),
+        ("prompts", "wrong_memories", 3),
+        ("prompts", "wrong_starts", 2),
+        ("prompts", "corrected_ahead", 3),
+        ("prompts", "prompted_anew", 2),
+        ("run", "memory_dropout", 4),
+        ("run", "absence", 2),
     ],
 )
-def test_what_happens_in_later_frames_needs_some(tmp_path: Path, table: str, name: str) -> None:
-    stills = SMALLEST.replace("steps = 10", "steps = 10\nframes = 1").replace("[run]", "[prompts]\n[run]")
+def test_what_happens_in_later_frames_needs_some(tmp_path: Path, table: str, name: str, needed: int) -> None:
+    def text(frames: int) -> str:
+        text = SMALLEST.replace("steps = 10", f"steps = 10\nframes = {frames}")
+        return text.replace("[run]", "[prompts]\n[run]").replace(f"[{table}]", f"[{table}]\n{name} = 1")
 
-    message = refused(tmp_path, stills.replace(f"[{table}]", f"[{table}]\n{name} = 1"))
+    message = refused(tmp_path, text(needed - 1))
 
-    assert f"[{table}] {name} is 1, but it does nothing without more frames in [run]" in message
+    assert f"[{table}] {name} is 1, but it does nothing without frames = {needed} or more in [run]" in message
+    assert getattr(getattr(load_settings(write(tmp_path, text(needed))), table), name) == 1
 
 
 def test_other_settings_that_do_nothing_are_refused(tmp_path: Path) -> None:

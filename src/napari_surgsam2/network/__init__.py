@@ -13,7 +13,6 @@ from .sam2 import (
     FrameFeatures,
     Sam2Network,
     contradicted_clicks,
-    split_frames,
 )
 
 __all__ = [
@@ -37,5 +36,4 @@ __all__ = [
     "config_for",
     "config_from_state_dict",
     "contradicted_clicks",
-    "split_frames",
 ]

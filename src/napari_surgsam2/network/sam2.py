@@ -123,7 +123,7 @@ class Sam2Network(nn.Module):
         Returns
         -------
         FrameFeatures
-            Of B frames; `split_frames` takes them apart.
+            Of B frames.
         """
         x = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
         at4, at8, at16 = self.image_encoder(x)
@@ -332,11 +332,6 @@ class Sam2Network(nn.Module):
         else:
             times = torch.zeros_like(tokens)
         return self.memory_attention.project_pointers(tokens, times)
-
-
-def split_frames(features: FrameFeatures) -> list[FrameFeatures]:
-    """Take the features of B frames apart."""
-    return [FrameFeatures(*parts) for parts in zip(*(t.split(1) for t in features), strict=True)]
 
 
 def contradicted_clicks(logits: Tensor, xy: Tensor, labels: Tensor) -> Tensor:

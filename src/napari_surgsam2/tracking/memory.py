@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
+import os
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,6 @@ class MemoryStore:
         self._path = path
         self.nbytes = 0
         self._memories: dict[int, dict[int, FrameMemory]] = {}  # by frame, then by object id
-        self._frames: list[int] = []  # the keys of _memories, sorted
         self._reduced: sqlite3.Connection | None = None
         if path is not None and path.exists():
             self._execute("SELECT 1")
@@ -133,8 +132,6 @@ class MemoryStore:
     def put(self, object_id: int, frame: int, memory: FrameMemory) -> None:
         """Keep a memory in place of any other of that object and frame, reducing far ones where needed."""
         self._forget(object_id, frame)
-        if frame not in self._memories:
-            bisect.insort(self._frames, frame)
         self._memories.setdefault(frame, {})[object_id] = memory
         self.nbytes += memory.nbytes
         while self.nbytes > self.limit and (farthest := self._farthest_from(frame)) is not None:
@@ -156,20 +153,19 @@ class MemoryStore:
         """Keep a memory as it was kept before: reduced if it has no features, and reducing no other."""
         self._memories.setdefault(frame, {})[object_id] = memory
         self.nbytes += memory.nbytes
-        if frame not in self._frames:
-            bisect.insort(self._frames, frame)
         if memory.features is None:
             self._reduce(frame, object_id)
 
-    def keep_only(self, masks: range, memories: Sequence[range]) -> None:
-        """Keep what is in `memories`, reduce what else is in `masks`, and forget the rest."""
-        for frame in list(self._frames):
-            if any(frame in near for near in memories):
+    def keep_only(self, masks: range, attends: Callable[[int, int], bool]) -> None:
+        """Keep what `attends` says of (object id, frame), reduce what else is in `masks`, forget the rest."""
+        kept = [(object_id, frame) for frame, memories in self._memories.items() for object_id in memories]
+        for object_id, frame in kept:
+            if attends(object_id, frame):
                 continue
             if frame in masks:
-                self._reduce(frame)
+                self._reduce(frame, object_id)
             else:
-                self._forget_frame(frame)
+                self._forget(object_id, frame)
         if self._reduced is not None:
             query = "DELETE FROM memories WHERE frame < ? OR frame >= ?"
             self._execute(query, masks.start, masks.stop)
@@ -193,14 +189,13 @@ class MemoryStore:
     def close(self) -> None:
         """Forget everything and delete the file, if it is a temporary one."""
         self._memories.clear()
-        self._frames.clear()
         self.nbytes = 0
         if self._reduced is not None:
             self._reduced.close()
             self._reduced = None
 
     def _farthest_from(self, frame: int) -> int | None:
-        farthest = max((self._frames[0], self._frames[-1]), key=lambda f: abs(f - frame))
+        farthest = max(self._memories, key=lambda f: abs(f - frame))
         return farthest if abs(farthest - frame) > self.window else None
 
     def _forget(self, object_id: int, frame: int) -> None:
@@ -208,17 +203,9 @@ class MemoryStore:
         if memories is not None and object_id in memories:
             self.nbytes -= memories.pop(object_id).nbytes
             if not memories:
-                self._drop_frame(frame)
+                del self._memories[frame]
         elif self._reduced is not None:
             self._execute("DELETE FROM memories WHERE object_id = ? AND frame = ?", object_id, frame)
-
-    def _forget_frame(self, frame: int) -> None:
-        for object_id in list(self._memories[frame]):
-            self._forget(object_id, frame)
-
-    def _drop_frame(self, frame: int) -> None:
-        del self._memories[frame]
-        del self._frames[bisect.bisect_left(self._frames, frame)]
 
     def _reduce(self, frame: int, only: int | None = None) -> None:
         """Reduce the memories of a frame, of all objects or of one only."""
@@ -239,7 +226,7 @@ class MemoryStore:
             )
             self.nbytes -= memories.pop(object_id).nbytes
         if not memories:
-            self._drop_frame(frame)
+            del self._memories[frame]
 
     def _read_reduced(self, object_id: int, frame: int) -> FrameMemory | None:
         if self._reduced is None:
@@ -270,7 +257,7 @@ class MemoryStore:
             return self._reduced.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
             place = "a temporary file" if self._path is None else f"'{self._path}'"
-            folder = tempfile.gettempdir() if self._path is None else self._path.parent
+            folder = _temporary_folder() if self._path is None else self._path.parent
             raise OutputError(
                 f"Masks of frames before cannot be kept in {place} ({error}); free space in '{folder}' and "
                 "try again."
@@ -284,6 +271,13 @@ class MemoryStore:
             f"What was kept of frames before is damaged: {where} cannot be read ({error}). Start anew, with "
             "--force (overwrite=True) where there is an output."
         )
+
+
+def _temporary_folder() -> str:
+    """Return where SQLite puts temporary files: not always where Python does."""
+    places = os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp"
+    usual = tempfile.gettempdir()
+    return usual if os.name == "nt" else next((p for p in places if p and os.access(p, os.W_OK)), usual)
 
 
 def _open_reduced(path: Path | None) -> sqlite3.Connection:

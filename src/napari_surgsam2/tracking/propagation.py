@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -56,13 +56,24 @@ class NeededFrames:
     Attributes
     ----------
     masks : range
-        Frames whose masks it may show again, beside those of `memories`.
-    memories : tuple of range
-        Frames whose memories it may attend to.
+        Frames whose masks it may show again.
+    near : range
+        Frames whose memories it may attend to, of every object.
+    entries : mapping of int to range
+        More of these, by object id: what the way back of each object will begin with.
     """
 
     masks: range
-    memories: tuple[range, ...]
+    near: range
+    entries: Mapping[int, range] = field(default_factory=dict)
+
+    def attends(self, object_id: int, frame: int) -> bool:
+        """Whether the pass may attend to the memory of an object in a frame."""
+        return frame in self.near or frame in self.entries.get(object_id, ())
+
+    def attended(self, object_id: int) -> set[int]:
+        """Return the frames in which it may attend to memories of an object."""
+        return {*self.near, *self.entries.get(object_id, ())}
 
 
 class Propagation(Iterator[FrameResult]):
@@ -248,7 +259,7 @@ class _Pass:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self._start = state.get("start", self._start)  # corrections that were made since may come before it
+        self._start = state["start"]  # corrections that were made since may come before it
         self._next, self._backward_from = state["next"], state["backward_from"]
         entered = {int(i): frame for i, frame in state["entered"].items()}
         self._entered = {o: entered[o.object_id] for o in self._chosen() if o.object_id in entered}
@@ -266,19 +277,17 @@ class _Pass:
     def needed_frames(self) -> NeededFrames:
         """See `Propagation.needed_frames`."""
         window = self._tracker._store.window
-
-        def around(frame: int) -> range:
-            return range(max(frame - window, 0), frame + window + 1)
-
-        near = around(self._next)
+        near = range(max(self._next - window, 0), self._next + window + 1)
         if self._direction != "both" or self._last_entry() <= self._low:
-            return NeededFrames(near, (near,))
-        # The backward part is still to come, or under way: between the frames that the objects were found in,
-        # what one was tracked to forward is shown with what another is tracked to backward.
-        entries = [around(frame) for frame in sorted({self._entry(obj) for obj in self._chosen()})]
+            return NeededFrames(near, near)
+        # The backward part is still to come, or under way: it begins with what each object was tracked to
+        # from its entry on. And between the entries, what one was tracked to forward is shown with what
+        # another is tracked to backward.
+        entries = {obj.object_id: self._entry(obj) for obj in self._chosen()}
         if not entries:  # all objects were removed
-            return NeededFrames(near, (near,))
-        return NeededFrames(range(entries[0].start, entries[-1].stop), (near, *entries))
+            return NeededFrames(near, near)
+        behind = {object_id: range(frame, frame + window + 1) for object_id, frame in entries.items()}
+        return NeededFrames(range(min(entries.values()), max(entries.values()) + window + 1), near, behind)
 
     def run(self) -> Generator[FrameResult, None, None]:
         """Yield the results of the frames, one by one."""

@@ -137,7 +137,7 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
 def _forget_ahead(tracker: Tracker, position: Mapping[str, Any]) -> None:
     """Forget masks that were kept after the state was written: going on makes them again."""
     frame = position["next"]
-    is_forward = position["backward_from"] is None and frame > position.get("start", frame)
+    is_forward = position["backward_from"] is None and frame > position["start"]
     if is_forward:
         tracker._store.forget_ahead(frame, reverse=False)
     # The whole way back is still ahead of a pass that goes forward.
@@ -149,8 +149,7 @@ def _memories(
 ) -> Iterator[tuple[int, FrameMemory]]:
     """Yield the prompted memories, and of the tracked ones those that a frame to come may attend to."""
     yield from obj.conditioning.items()
-    near = {frame for frames in needed.memories for frame in frames}
-    for frame in sorted(near | set(obj.prompts)):
+    for frame in sorted(needed.attended(obj.object_id) | set(obj.prompts)):
         memory = tracker._store.get(obj.object_id, frame)
         if memory is not None:
             yield frame, memory

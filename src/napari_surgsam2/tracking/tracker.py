@@ -458,7 +458,7 @@ class Tracker:
 
         For runs that never come back to a frame; see `Propagation.needed_frames`.
         """
-        self._store.keep_only(needed.masks, needed.memories)
+        self._store.keep_only(needed.masks, needed.attends)
 
     def close(self) -> None:
         """Let go of all memories; the tracker is not to be used after that."""
@@ -473,12 +473,17 @@ class Tracker:
 
     def _settle_prompts(self, objects: Sequence[TrackedObject]) -> None:
         """Make the masks of all newly prompted frames, but for corrections of frames still to be reached."""
+        pending: dict[int, list[TrackedObject]] = {}  # by frame
+        for obj in objects:
+            for frame in obj.pending_frames():
+                if not self._awaits_tracking(obj, frame):
+                    pending.setdefault(frame, []).append(obj)
         with self._computing():
-            for obj in objects:
-                for frame in obj.pending_frames():
-                    if not self._awaits_tracking(obj, frame):
-                        self._settle(obj, frame)
-                        self._remember(obj, frame, obj.conditioning[frame])
+            for frame, prompted in pending.items():
+                for obj in prompted:
+                    self._settle(obj, frame)
+                for obj in prompted:  # only now: they leave out one another's masks
+                    self._remember(obj, frame, obj.conditioning[frame])
 
     def _awaits_tracking(self, obj: TrackedObject, frame: int) -> bool:
         """Whether the prompts only take away from a mask that is still to come."""

@@ -15,7 +15,6 @@ from napari_surgsam2.errors import UsageError
 from napari_surgsam2.evaluation.vos_folder import some
 from napari_surgsam2.video import Video
 
-SMALLEST = 0.0005  # of the picture: what shows less of itself in a clip's first frame is not asked for
 MOST_DRAWS = 100  # of clips until one shows an object in its first frame
 VOID = -1  # in labels: pixels of which nobody says what they show
 _HIDES = 32  # void as wide and high as this part of the picture may hide an object

@@ -25,7 +25,10 @@ SETTINGS = "settings.json"
 STEP_LOG = "steps.csv"
 VALIDATION_LOG = "validation.csv"
 
-_KEPT = {"step", "network", "average", "updates", "optimizer", "scaler", "skipped"}
+_KEPT = {
+    "step", "config", "image_size", "generator", "network", "average", "updates", "optimizer", "scaler",
+    "skipped", "meter",
+}  # fmt: skip
 # Settings that may change when a run goes on: what comes out does not depend on them.
 _FREE = (
     "output",

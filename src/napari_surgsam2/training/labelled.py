@@ -141,9 +141,7 @@ class LabelledVideos:
     def __init__(self, pairs: Sequence[LabelPair]) -> None:
         if not pairs:
             raise UsageError("There are no videos to train on; give at least one, and its labels.")
-        # Absolute, for they are opened again, wherever the process goes.
-        paths = [(Path(p.video), Path(p.labels).absolute()) for p in pairs]
-        self._items = [_examine(*at, p.sparse, p.void) for at, p in zip(paths, pairs, strict=True)]
+        self._items = [_examine(pair) for pair in pairs]
         self._open: OrderedDict[int, _Opened] = OrderedDict()  # by place in _items, the last used last
 
     def sample(self, rng: np.random.Generator, frames: int, frame_step: tuple[int, int]) -> SampledClip:
@@ -192,7 +190,8 @@ class LabelledVideos:
         """
         used = [item for item in self._items if has_clip(item.annotated, frames)]
         short = [item.video.name for item in self._items if item not in used]
-        notes = [note for item in self._items if (note := item.note()) is not None]
+        notes = [f"'{item.video.name}': {note}" for item in self._items for note in item.video.notes]
+        notes += [note for item in self._items if (note := item.note()) is not None]
         notes += far_apart([(item.video.name, item.annotated) for item in used], frames, frame_step)
         count = sum(int(item.annotated.sum()) for item in used)
         return [told(len(used), count, {f"too short for clips of {frames} frames": short}), *notes]
@@ -215,8 +214,10 @@ def _read(labels_path: Path) -> Any:
     return labels[np.newaxis] if labels.ndim == 2 else labels
 
 
-def _examine(video_path: Path, labels_path: Path, sparse: bool | None, void: int | None) -> _Labelled:
-    with open_video(video_path) as video:
+def _examine(pair: LabelPair) -> _Labelled:
+    # Absolute, for they are opened again, wherever the process goes.
+    video_path, labels_path, void = Path(pair.video), Path(pair.labels).absolute(), pair.void
+    with open_video(video_path, axes=pair.axes, channel=pair.channel, z=pair.z) as video:
         labels = _read(labels_path)
     if tuple(labels.shape) != video.shape:
         raise UsageError(
@@ -234,9 +235,9 @@ def _examine(video_path: Path, labels_path: Path, sparse: bool | None, void: int
     last = next(filter(shows, range(count - 1, -1, -1)))
     annotated = np.zeros(count, dtype=bool)
     annotated[first : last + 1] = True
-    if sparse:
+    if pair.sparse:
         annotated[first : last + 1] = [shows(t) for t in range(first, last + 1)]
-    return _Labelled(video, labels_path, np.dtype(labels.dtype), annotated, sparse, void)
+    return _Labelled(video, labels_path, np.dtype(labels.dtype), annotated, pair.sparse, void)
 
 
 def _shows_something(labels: Any, t: int, path: Path, void: int | None) -> bool:

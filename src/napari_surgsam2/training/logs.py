@@ -42,7 +42,8 @@ class StepReport:
     losses : Losses
         Each of them.
     first_iou, later_iou : float
-        Mean IoU of the masks in the first frame of the training clips, and in the others; nan without.
+        Mean IoU of the masks in the first frame of the training clips, and in the others, of several
+        processes those of the first; nan without.
     learning_rate : float
         Of the parts without a factor.
     gradient : float

@@ -24,6 +24,7 @@ from napari_surgsam2.errors import (
 )
 from napari_surgsam2.network import NetworkConfig, Sam2Network
 from napari_surgsam2.network.hiera import Hiera
+from napari_surgsam2.synthetic import GENERATOR_VERSION
 
 from . import folder
 from .batch import Batch
@@ -117,9 +118,7 @@ class TrainingRun:
         self._seed_everything(run.seed)
         state = self._folder.read_checkpoint()
         with self._first_before_others():  # it may have to download the weights
-            self.network, self.image_size = (
-                self._start(downloading) if state is None else self._kept(state, downloading)
-            )
+            self.network, self.image_size = self._start(downloading) if state is None else self._kept(state)
         self.network.to(self.device).train()
         freeze(self.network, settings.model.freeze)
         if run.activation_checkpointing:
@@ -378,6 +377,7 @@ class TrainingRun:
                 "step": self.step,
                 "config": self.network.config.to_json(),
                 "image_size": self.image_size,
+                "generator": self._generator,
                 "network": self.network.state_dict(),
                 "average": self._average.state,
                 "updates": self._average.updates,
@@ -437,30 +437,26 @@ class TrainingRun:
         loaded = load_model(model.start, image_size=model.image_size, device="cpu", progress=downloading)
         return loaded.network, loaded.image_size
 
-    def _kept(
-        self, state: Mapping[str, Any], downloading: Callable[[int, int | None], None] | None
-    ) -> tuple[Sam2Network, int]:
+    def _kept(self, state: Mapping[str, Any]) -> tuple[Sam2Network, int]:
         """Return the network that a checkpoint holds; what the run started from may be gone or another."""
-        if "config" in state:
-            config, image_size = state["config"], state["image_size"]
-            remedy = f"Train on its weights in {self._folder.new_run()}"
-        else:  # of earlier versions
-            config, image_size = self._described(downloading)
-            remedy = f"Put '{self.settings.model.start}' back as it was when the run began"
+        anew = f"Train on its weights in {self._folder.new_run()}"
+        if state["generator"] != self._generator:
+            raise OutputError(
+                f"The run in '{self.folder}' saw made-up clips of generator version {state['generator']}; "
+                f"here it is {self._generator}, which makes others. {anew}."
+            )
+        path, config = self.folder / self.CHECKPOINT, state["config"]
         try:
-            network = build_network(state["network"], {CONFIG_KEY: config}, self.folder / self.CHECKPOINT)
+            network = build_network(state["network"], {CONFIG_KEY: config}, path)
         except CheckpointError as error:
-            raise OutputError(f"{error} {remedy}.") from error
-        return network, image_size
+            raise OutputError(f"{error} {anew}.") from error
+        return network, state["image_size"]
 
-    def _described(self, downloading: Callable[[int, int | None], None] | None) -> tuple[str, int]:
-        """Return configuration, as JSON, and image size of a run whose checkpoint does not say them."""
-        try:
-            loaded = load_model(self.folder / self.MODEL, device="cpu")
-        except CheckpointError:  # it is written after the checkpoint, and may not be there yet
-            network, image_size = self._start(downloading)
-            return network.config.to_json(), image_size
-        return loaded.network.config.to_json(), loaded.image_size
+    @property
+    def _generator(self) -> int | None:
+        """The version of the generator of the made-up clips that are trained on; None without any."""
+        made_up = any(source.kind in ("synthetic", "pool") for source in self.settings.training)
+        return GENERATOR_VERSION if made_up else None
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         """Take from a checkpoint all but the network."""
@@ -473,8 +469,7 @@ class TrainingRun:
             ) from error
         self.step = state["step"]
         self._skipped = state["skipped"]
-        if "meter" in state:  # of later versions
-            self._meter.restore(state["meter"])
+        self._meter.restore(state["meter"])
         self._average.restore(state["average"], state["updates"])
         self._scaler.load_state_dict(state["scaler"])
 

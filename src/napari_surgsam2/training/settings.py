@@ -168,8 +168,9 @@ class PromptSettings(Table):
         Probability that a mask between the prompted frames is made wrong in the memory, so that the network
         finds back to the object.
     wrong_starts : float
-        Probability that an object's first prompt is on another object of its clip, or that the mask made
-        there is wrong, and stays so until a later frame is corrected: what is said last is what is meant.
+        Where a later frame is corrected, and not ahead: probability that an object's first prompt is on
+        another object of its clip, or that the mask made there is wrong, and stays so until then: what is
+        said last is what is meant.
     corrected_ahead : float
         How often, where a later frame is corrected, it is so before the frames that lie between are tracked,
         as when a user goes back.
@@ -425,10 +426,16 @@ class TrainingSettings(Table):
         if not self.prompts.corrections or not self.prompts.corrected_frames:
             needed = "corrections and corrected_frames above 0"
             self._refuse_where_set("prompts", ("mistakes", *later), needed)
-        if self.run.frames == 1:
-            needed = "more frames in [run]"
-            self._refuse_where_set("prompts", ("wrong_memories", "prompted_anew", *later), needed)
-            self._refuse_where_set("run", ("memory_dropout", "absence"), needed)
+        # The last frame is not remembered, and the newest memory not left out.
+        for frames, prompts, run in (
+            (2, ("prompted_anew", "wrong_starts"), ("absence",)),
+            (3, ("wrong_memories", "corrected_ahead"), ()),
+            (4, (), ("memory_dropout",)),
+        ):
+            if self.run.frames < frames:
+                enough = f"frames = {frames} or more in [run]"
+                self._refuse_where_set("prompts", prompts, enough)
+                self._refuse_where_set("run", run, enough)
 
     def _refuse_where_set(self, table: str, names: Sequence[str], needed: str) -> None:
         for name in names:

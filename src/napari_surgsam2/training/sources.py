@@ -30,12 +30,18 @@ class LabelPair(Table):
         The number of the pixels of which nobody can tell what they show, such as 255: they count for nothing.
         0 says that there are none, as is assumed if it is left out, unless labels of 8 bits look as if 255
         were void: then it must be set.
+    axes, channel, z
+        How the video is opened, as `open_video` takes them: which of several channels, and of a stack with
+        time and depth which plane; the first channel and the middle plane if left out.
     """
 
     video: str
     labels: str
     sparse: bool | None = None
     void: int | None = None
+    axes: str | None = None
+    channel: int = 0
+    z: int | None = None
 
     def __post_init__(self) -> None:
         self._require_text("video")
@@ -44,6 +50,11 @@ class LabelPair(Table):
             self._require_flag("sparse")
         if self.void is not None:
             self._require_integer("void", at_least=0)
+        if self.axes is not None:
+            self._require_text("axes")
+        self._require_integer("channel", at_least=0)
+        if self.z is not None:
+            self._require_integer("z", at_least=0)
 
 
 # What each kind of source needs, and what it may have besides.

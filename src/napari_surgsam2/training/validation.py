@@ -139,11 +139,17 @@ def score_video(
     until = int(np.flatnonzero(annotated)[-1]) + 1
     tracker = Tracker(model, video, settings)
 
-    def masks() -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
-        """Track; yields frame, object, mask and true mask wherever they count, neither of them on void."""
-        for result in tracker.propagate(frames=(0, until)):
+    def masks(last: bool) -> Iterator[tuple[int, int, BoolArray, BoolArray]]:
+        """Track; yields frame, object, mask and true mask wherever they count, neither of them on void.
+
+        What was tracked is kept only where it is not the `last` time.
+        """
+        propagation = tracker.propagate(frames=(0, until))
+        for result in propagation:
             if should_stop():
                 raise ScoringStoppedError
+            if last:
+                tracker.keep_only(propagation.needed_frames())
             if annotated[result.frame]:
                 truth = labels[result.frame]
                 counted = truth != VOID
@@ -155,10 +161,10 @@ def score_video(
         for object_id, t in firsts.items():
             tracker.add_points(t, object_id, [central_position(labels[t] == object_id)])
         for _ in range(corrections):
-            for object_id, (t, mask) in _worst_frames(masks()).items():
+            for object_id, (t, mask) in _worst_frames(masks(last=False)).items():
                 where, positive = correcting_position(mask, labels[t] == object_id)
                 tracker.add_points(t, object_id, [where], [int(positive)])
-        return _score(name, masks(), firsts)
+        return _score(name, masks(last=True), firsts)
     finally:
         tracker.close()
 
