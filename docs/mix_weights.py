@@ -1,11 +1,13 @@
-"""Mixes two parts of the training of nano as docs/nano-history.md says: mix_weights.py NEW OLD OUT SHARE."""
+"""Mixes two parts of the training of nano as docs/nano-history.md says.
+
+mix_weights.py NEW OLD OUT SHARE [SHARE_OF_MEMORY]
+"""
 
 import sys
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-NEW_SHARE_OF_MEMORY = 0.25
 # What tells whether an object is in view, and all that has to do with other frames.
 MEMORY = (
     "mask_downsample.",
@@ -20,12 +22,12 @@ MEMORY = (
 )
 
 
-def mix(new_path: str, old_path: str, out_path: str, new_share: str) -> None:
+def mix(new_path: str, old_path: str, out_path: str, new_share: str, of_memory: str = "0.25") -> None:
     """Write the weighted mean of two models of one network, in the number format of the first."""
     with safe_open(new_path, "pt") as new, safe_open(old_path, "pt") as old:
         mixed = {}
         for name in new.keys():  # noqa: SIM118
-            share = NEW_SHARE_OF_MEMORY if name.startswith(MEMORY) else float(new_share)
+            share = float(of_memory if name.startswith(MEMORY) else new_share)
             fresh, known = new.get_tensor(name), old.get_tensor(name)
             mixed[name] = (share * fresh.float() + (1 - share) * known.float()).to(fresh.dtype)
         save_file(mixed, out_path, metadata=new.metadata())

@@ -68,7 +68,8 @@ SLIVER = box(30, 0, 36, 3)  # what is left of an object that leaves at the left
 AFTER_A_SLIVER = {
     "another thing, many times as large": (box(20, 4, 50, 24), False),
     "another thing, far away": (box(0, 40, 30, 60), False),
-    "the object comes back in": (box(24, 0, 44, 12), True),  # it covers what was there
+    "another thing beside it": (box(32, 1, 44, 12), False),
+    "the object comes back in": (box(24, 0, 44, 12), True),  # it covers what was there, and is seen well
     "another sliver": (box(50, 0, 56, 4), True),  # something small may be anywhere
     "nothing": (box(0, 0, 0, 0), True),
 }
@@ -77,9 +78,18 @@ AFTER_A_SLIVER = {
 @pytest.mark.parametrize("case", AFTER_A_SLIVER)
 def test_what_grows_many_times_and_is_elsewhere_is_of_another_thing(case):
     mask, stays = AFTER_A_SLIVER[case]
-    found = without_jumps(decoded(mask), [[SLIVER]], NO_POINTER)
+    found = without_jumps(decoded(mask, score=1.6), [[SLIVER]], NO_POINTER)
     assert (found.score[:, 0] > 0).tolist() == [stays]
     assert bool((found.logits > 0).any()) == (stays and case != "nothing")
+
+
+def test_what_grows_while_the_network_is_unsure_goes_over_to_another_thing():
+    twice, more = box(30, 0, 36, 6), box(30, 0, 38, 6)  # both cover all that was there
+    assert there(without_jumps(decoded(twice, more, score=1.0), [[SLIVER], [SLIVER]], NO_POINTER)) == [
+        True,
+        False,
+    ]
+    assert there(without_jumps(decoded(more, score=1.6), [[SLIVER]], NO_POINTER)) == [True]
 
 
 def test_an_object_that_is_surely_in_view_may_be_anywhere():

@@ -17,10 +17,13 @@ _HOPELESS = 0.02  # predicted IoU
 _BACK = 0.25  # likewise, from which on an object that was out of view is there again
 _NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
 _GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
+_SWOLLEN = 2  # likewise, wherever it is, while the network is not fairly sure of it
 _STAYED = 0.5  # of the smaller of two masks: what they share if the object is where it was
 _APART = 0.3  # likewise: less than what slow things share from one frame to the next
 _SURE = 2.2  # logit of being in view, 0.9, from which on an object may be anywhere
-_FAIRLY_SURE = 1.4  # likewise, 0.8: from which on it may be elsewhere, if it has not grown
+_FAIRLY_SURE = (
+    1.4  # likewise, 0.8: from which on it may be elsewhere, if it has not grown, or grow where it is
+)
 _TRUST = 3.0  # logits for a predicted IoU of 1
 _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
 
@@ -42,7 +45,8 @@ def without_jumps(decoded: Decoded, last_seen: Sequence[Sequence[Tensor]], no_po
     An object that dwindles, at the edge of the picture or behind another one, and is then many times as
     large without being where it was, has left, and the mask is of something like it, unless the network is
     sure that it is in view. So it is with one that is elsewhere but not larger, unless the network is fairly
-    sure, or the object moved as far before.
+    sure, or the object moved as far before. And what grows while the network is not fairly sure of it is on
+    its way over to something else, too.
 
     Parameters
     ----------
@@ -64,7 +68,8 @@ def without_jumps(decoded: Decoded, last_seen: Sequence[Sequence[Tensor]], no_po
     known, score = was.any(1), decoded.score[:, 0]
     grown = (now.sum(1) > _GROWTH * was.sum(1)) & ~_share(was, now, _STAYED) & (score < _SURE)
     moved = ~_share(was, now, _APART) & _share(was_before, was, _APART) & (score < _FAIRLY_SURE)
-    return _without(decoded, (known & (grown | moved))[:, None], no_pointer)
+    swollen = (now.sum(1) > _SWOLLEN * was.sum(1)) & (score < _FAIRLY_SURE)
+    return _without(decoded, (known & (grown | moved | swollen))[:, None], no_pointer)
 
 
 def _share(some: Tensor, others: Tensor, least: float) -> Tensor:
