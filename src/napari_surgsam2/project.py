@@ -119,6 +119,11 @@ class Project:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    @property
+    def _says_how_to_open(self) -> bool:
+        said = (self.axes, self.channel, self.z, self.contrast_limits, self.shape)
+        return said != (None, 0, None, None, None)
+
     def open_video(self) -> Video:
         """Open the video as the project says; the caller closes it.
 
@@ -185,7 +190,7 @@ class Project:
 
         if video is None:
             video = self.open_video()
-        elif isinstance(video, str | Path):
+        elif isinstance(video, str | Path) and self._says_how_to_open:
             video = replace(self, video=Path(video)).open_video()
         values: dict[str, Any] = {
             "prompts": list(self.prompts),

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from napari_surgsam2.errors import SurgSam2Error
 
-error_console = Console(stderr=True, highlight=False)
+error_console = Console(stderr=True, highlight=False, emoji=False)
 
 
 class InterruptedRunError(SurgSam2Error):
