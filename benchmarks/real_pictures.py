@@ -38,7 +38,7 @@ from napari_surgsam2.prompts import central_position
 BoolArray = npt.NDArray[np.bool_]
 Masks = dict[str, BoolArray]
 FRAMES_PER_SECOND = 25
-LATER = 15  # frames: 0.6 s
+LATER = 0.6  # seconds
 STARTS = (0, 12, 24, 36, 48)
 
 
@@ -169,14 +169,14 @@ def scores(model: Model, folder: Path, source: Source) -> Iterator[tuple[float, 
 
 
 def in_a_clip(model: Model, folder: Path) -> list[tuple[float, float]]:
-    """Click on the grasper of the clip at several times; return the IoU there and 0.6 s later."""
+    """Click on the grasper of the clip at several times; return the IoU there and `LATER`."""
     place = folder / "SurgicalSAM2" / "examples" / "video_pixel"
     paths = sorted(place.glob("frame_*_endo.png"), key=by_number)
     truths = [p.with_name(p.name.replace("_endo", "_endo_watershed_mask")) for p in paths]
     shown = [(p, t) for p, t in zip(paths, truths, strict=True) if t.exists()]
     found = []
     for start in STARTS if shown else ():
-        part = shown[start : start + LATER + 1]
+        part = shown[start : start + round(LATER * FRAMES_PER_SECOND) + 1]
         wanted = [np.isin(gray(truth), (31, 32)) for _, truth in part]
         tracker = Tracker(model, np.stack([colored(path) for path, _ in part]))
         tracker.add_points(0, 1, [central_position(wanted[0])])
@@ -211,7 +211,7 @@ def main() -> None:
     clip = in_a_clip(model, given.folder)
     if clip:
         clicked, later = np.mean(clip, axis=0)
-        print(f"a grasper at 25 frames/s, {len(clip)} starts: clicked {clicked:.3f}, 0.6 s later {later:.3f}")
+        print(f"a grasper, {len(clip)} starts: clicked {clicked:.3f}, {LATER:g} s later {later:.3f}")
 
 
 if __name__ == "__main__":

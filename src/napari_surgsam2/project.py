@@ -177,7 +177,8 @@ class Project:
             Where the masks go; see `track`.
         video : path, array or Video, optional
             What `open_video` returns if left out. A path takes the place of the project's video: it is opened
-            in the same way, and must be of the same shape. An open `Video` is the caller's to close.
+            in the same way, and must be of the same shape. Where the job has an open `Video`, that is the
+            caller's to close.
         **others
             Other attributes of `TrackJob`, and those that are not to be the project's.
 

@@ -250,6 +250,9 @@ def test_what_happens_in_later_frames_needs_some(tmp_path: Path, table: str, nam
 
 
 def test_other_settings_that_do_nothing_are_refused(tmp_path: Path) -> None:
+    assert "[prompts] wrong_starts is 0.5, but it does nothing without corrected_ahead below 1" in refused(
+        tmp_path, f"{SMALLEST}\n[prompts]\nwrong_starts = 0.5\ncorrected_ahead = 1"
+    )
     assert "[optimizer] warmup_steps is 10; it must be less than steps in [run], 10" in refused(
         tmp_path, f"{SMALLEST}\n[optimizer]\nwarmup_steps = 10"
     )

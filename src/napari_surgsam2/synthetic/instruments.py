@@ -8,9 +8,10 @@ import numpy as np
 
 from .noise import FloatArray, noise, wander
 from .shapes import Limb, Patch, cover, limb, merge, region
-from .sheaths import Sheath, sheath
+from .sheaths import sheath
+from .skins import Skin
 from .surfaces import soften
-from .wrists import Link, Machined, machined, wrist_link
+from .wrists import Link, machined, wrist_link
 
 KINDS = (
     "grasper",
@@ -165,8 +166,8 @@ class Instrument:
         self._ticks = rng.random() < 0.5
         self._links: tuple[Link, ...] = ()
         self._turns = np.zeros((frames, 0), dtype=np.float32)
-        self._jaw_skins: tuple[Machined, ...] = ()
-        self._sheath: Sheath | None = None
+        self._jaw_skins: tuple[Skin, ...] = ()
+        self._sheath: Skin | None = None
         self._other_jaw: Finish | None = None  # of the second jaw, where it is lit in another way
         self._window: Finish | None = None
         self._opening = 0.0
@@ -516,7 +517,7 @@ class Instrument:
             end = mid + second * length * 0.5
             fat = 1.8 if self.kind == "needle driver" else 1.0
             before = len(parts)
-            finish: Finish | Machined = self._jaw
+            finish: Finish | Skin = self._jaw
             if self._jaw_skins:
                 finish = self._jaw_skins[sign > 0]
             elif sign > 0 and self._other_jaw is not None:
@@ -546,7 +547,7 @@ class Instrument:
     def _add(
         self,
         parts: list[Patch],
-        finish: Finish | Machined | Sheath,
+        finish: Finish | Skin,
         t: int,
         points: list[FloatArray],
         radii: list[float],

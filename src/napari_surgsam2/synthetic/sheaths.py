@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .noise import FloatArray, noise
-from .shapes import Limb
+from .skins import Skin
 
 _LONG, _WIDE = 256, 64  # of the picture around a shaft, in pixels along and across
 
 
-@dataclass(frozen=True)
-class Sheath:
-    """How a shaft looks: a picture wrapped around it, again and again along it.
-
-    Attributes
-    ----------
-    skin : array, shape (256, 64, 3)
-        What is on it, along and across.
-    length : float
-        How many pixels along it the picture covers.
-    round : float
-        How much darker its sides are, 0 to 1.
-    """
-
-    skin: FloatArray
-    length: float
-    round: float
-
-    def shade(self, part: Limb, light: float) -> FloatArray:
-        """Return colours (h, w, 3); reflections move across with `light`."""
-        row = (np.abs(part.along) / self.length * _LONG).astype(np.intp) % _LONG
-        column = np.clip((part.across + 0.4 * light + 1) * 0.5 * _WIDE, 0, _WIDE - 1).astype(np.intp)
-        body = 1 - self.round * (1 - np.sqrt(np.clip(1 - part.across**2, 0, 1)))
-        return np.asarray(self.skin[row, column] * body[..., None], dtype=np.float32)
-
-
-def sheath(rng: np.random.Generator, length: float, around: FloatArray) -> Sheath:
+def sheath(rng: np.random.Generator, length: float, around: FloatArray) -> Skin:
     """Make one, dark, gray or white, matt or brushed, that shows some of the colour (RGB) around it.
 
     Its picture covers `length` pixels of the shaft.
@@ -72,4 +44,4 @@ def sheath(rng: np.random.Generator, length: float, around: FloatArray) -> Sheat
         for _ in range(rng.integers(3, 15)):
             skin[start : start + rng.integers(2, 6), left : left + high] = ink
             start += int(rng.integers(4, 10))
-    return Sheath(np.clip(skin, 0.005, 1.5), max(length, 1.0), rng.uniform(0, 0.8))
+    return Skin(np.clip(skin, 0.005, 1.5), max(length, 1.0), rng.uniform(0, 0.8), again=True)

@@ -8,38 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .noise import FloatArray, noise
-from .shapes import Limb
+from .skins import Skin
 
 _LONG, _WIDE = 96, 64  # of the picture on a part, in pixels along and across
 
 
-@dataclass(frozen=True)
-class Machined:
-    """How a machined part looks: a picture wrapped around it.
-
-    Attributes
-    ----------
-    skin : array, shape (96, 64, 3)
-        What is on it, along and across.
-    length : float
-        How many pixels along it the picture covers; what lies beyond looks like its end.
-    round : float
-        How much darker its sides are, 0 to 1.
-    """
-
-    skin: FloatArray
-    length: float
-    round: float
-
-    def shade(self, part: Limb, light: float) -> FloatArray:
-        """Return colours (h, w, 3); reflections move across with `light`."""
-        row = np.clip(part.along / self.length * _LONG, 0, _LONG - 1).astype(np.intp)
-        column = np.clip((part.across + 0.4 * light + 1) * 0.5 * _WIDE, 0, _WIDE - 1).astype(np.intp)
-        body = 1 - self.round * (1 - np.sqrt(np.clip(1 - part.across**2, 0, 1)))
-        return np.asarray(self.skin[row, column] * body[..., None], dtype=np.float32)
-
-
-def machined(rng: np.random.Generator, length: float, metal: FloatArray, teeth: bool = False) -> Machined:
+def machined(rng: np.random.Generator, length: float, metal: FloatArray, teeth: bool = False) -> Skin:
     """Make a part of a metal (RGB), `length` pixels long, with what is screwed, cut and inlaid into it."""
     image = Image.new("RGB", (_WIDE, _LONG), _paint(metal))
     draw = ImageDraw.Draw(image)
@@ -80,7 +54,7 @@ def machined(rng: np.random.Generator, length: float, metal: FloatArray, teeth: 
         y, x = np.mgrid[:_LONG, :_WIDE].astype(np.float32)
         spot = ((y - at[0]) / rng.uniform(2, 40)) ** 2 + ((x - at[1]) / rng.uniform(2, 8)) ** 2
         skin = skin + (rng.uniform(0.2, 1.2) * np.exp(-spot))[..., None]
-    return Machined(np.clip(skin, 0.005, 1.5).astype(np.float32), max(length, 1.0), rng.uniform(0.1, 0.9))
+    return Skin(np.clip(skin, 0.005, 1.5).astype(np.float32), max(length, 1.0), rng.uniform(0.1, 0.9))
 
 
 def _paint(color: FloatArray) -> tuple[int, int, int]:
@@ -98,14 +72,14 @@ class Knob:
         Where on the link, 0 to 1 and -1 to 1.
     radius : float
         In pixels.
-    looks : Machined
+    looks : Skin
         How it looks.
     """
 
     along: float
     across: float
     radius: float
-    looks: Machined
+    looks: Skin
 
 
 @dataclass(frozen=True)
@@ -120,7 +94,7 @@ class Link:
         Half its thickness at its beginning and its end.
     fork : float
         How far from its axis each of two prongs is; 0 for one solid part.
-    looks : Machined
+    looks : Skin
         How it looks.
     knobs : tuple of Knob
         What sticks to it.
@@ -129,7 +103,7 @@ class Link:
     length: float
     radii: tuple[float, float]
     fork: float
-    looks: Machined
+    looks: Skin
     knobs: tuple[Knob, ...]
 
 

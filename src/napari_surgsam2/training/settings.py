@@ -436,6 +436,8 @@ class TrainingSettings(Table):
                 enough = f"frames = {frames} or more in [run]"
                 self._refuse_where_set("prompts", prompts, enough)
                 self._refuse_where_set("run", run, enough)
+        if self.prompts.corrected_ahead == 1:
+            self._refuse_where_set("prompts", ("wrong_starts",), "corrected_ahead below 1")
 
     def _refuse_where_set(self, table: str, names: Sequence[str], needed: str) -> None:
         for name in names:
