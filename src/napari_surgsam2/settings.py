@@ -111,7 +111,7 @@ class TrackingSettings(_Settings):
         and then also if it is less than 80 % sure to be there. So does one that does not cover where the
         object was last, if the network is not fairly sure of it and the object did not move as far before, or
         if it is many times as large and the network is not quite sure: it is of another thing. Nor is it the
-        object where it is more than twice as large all of a sudden and the network not fairly sure. A prompted
+        object where it is more than twice as large at once and the network not fairly sure. A prompted
         frame whose mask has less than 0.7 of the predicted IoU of the object's best one keeps that mask, and
         is not looked at in others; masks given as prompts are certain. Negative clicks alone make no mask
         more certain than it was. SAM 2 does none of this.
