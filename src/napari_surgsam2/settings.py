@@ -122,10 +122,10 @@ class TrackingSettings(_Settings):
         another. False lets them overlap, as SAM 2 does: for things within things, such as a nucleus and its
         cell.
     mirrored : {"auto", True, False}
-        Look at a prompted frame mirrored in three ways as well, in two of them brightened, and take the
-        average of the masks, for three more encodings of that frame. Not where the object was tracked to the
-        frame before it was prompted: memories tell of it there. "auto" does so with small convolutional
-        networks such as `nano`, whose masks gain by it; SAM 2 does not.
+        Look at a prompted frame mirrored in three ways as well, which are also smaller, gray or brightened,
+        and take the average of the masks, for three more encodings of that frame. Not where the object was
+        tracked to the frame before it was prompted: memories tell of it there. "auto" does so with small
+        convolutional networks such as `nano`, whose masks gain by it; SAM 2 does not.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int

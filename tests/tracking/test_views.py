@@ -1,4 +1,4 @@
-"""Prompted frames are looked at mirrored and brightened as well."""
+"""Prompted frames are looked at mirrored, smaller, gray and brightened as well."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from napari_surgsam2.network import (
 from napari_surgsam2.prompts import central_position
 from napari_surgsam2.synthetic import make_clip
 from napari_surgsam2.tracking import features
-from napari_surgsam2.tracking.views import LOOKS, Look, View, _mirrored_points, decode_views
+from napari_surgsam2.tracking.views import LOOKS, Look, View, decode_views
 
 SIZE = 320  # as large as the network sees it
 
@@ -37,8 +37,8 @@ def picture():
 
 @pytest.fixture
 def mirrors_alone(monkeypatch):
-    """All looks, none of them brightened."""
-    monkeypatch.setattr(features, "LOOKS", [look._replace(gamma=1.0) for look in LOOKS])
+    """All looks, and nothing but turned round."""
+    monkeypatch.setattr(features, "LOOKS", [Look(look.axes) for look in LOOKS])
 
 
 @pytest.mark.usefixtures("mirrors_alone")
@@ -75,12 +75,15 @@ def test_the_frame_as_it_is_comes_first():
     assert LOOKS[0](picture) is picture
 
 
-def test_a_look_turns_a_picture_and_brightens_what_is_dark():
+def test_a_look_turns_a_picture_takes_its_colours_and_brightens_what_is_dark():
     picture = torch.randint(256, (4, 6, 3), dtype=torch.uint8)
     np.testing.assert_array_equal(Look((-1,))(picture), picture.numpy()[:, ::-1])
     np.testing.assert_array_equal(Look((-2, -1))(picture), picture.numpy()[::-1, ::-1])
+    gray = Look(gray=True)(picture).numpy()
+    assert (gray == gray[..., :1]).all()
+    np.testing.assert_allclose(gray[..., 0], picture.numpy() @ (0.299, 0.587, 0.114), atol=0.51)
     levels = torch.arange(256, dtype=torch.uint8)[None, :, None].expand(1, 256, 3)
-    brighter = Look((), 0.35)(levels)[0, :, 0].int()
+    brighter = Look(gamma=0.35)(levels)[0, :, 0].int()
     assert brighter[[0, 255]].tolist() == [0, 255]
     assert (brighter.diff() >= 0).all()
     assert brighter[6] == round((6 / 255) ** 0.35 * 255) == 69
@@ -105,7 +108,7 @@ def test_views_that_are_all_alike_change_nothing(nano, picture):
     with torch.inference_mode():
         features = nano.network.encode_image(frame)
         plain = nano.network.decode(nano.network.without_memory(features), features, xy, labels)
-        views = [View((), features)] * 3
+        views = [View(Look(), features)] * 3
         several = decode_views(nano.network, views, xy, labels, None, SIZE, obey_clicks=False)
     for a, b in zip(plain, several, strict=True):
         torch.testing.assert_close(b, a.clamp(-32, 32) if a is plain.logits else a, rtol=1e-4, atol=1e-4)
@@ -129,7 +132,7 @@ class Seeing:
 
 
 def average(*seen, labels=POSITIVE, obey=True):
-    network, views = Seeing(*seen), [View(look.axes, None) for look in LOOKS]
+    network, views = Seeing(*seen), [View(Look(look.axes), None) for look in LOOKS]
     return decode_views(
         network, views, torch.full((1, 1, 2), 128.0), torch.tensor([[labels]]), None, SIZE, obey
     )
@@ -155,22 +158,50 @@ def test_the_mean_does_not_contradict_a_click_that_a_view_agrees_with():
 positions = st.tuples(st.floats(0, SIZE - 1, width=32), st.floats(0, SIZE - 1, width=32))
 
 
-@given(
-    st.lists(positions, min_size=1, max_size=3),
-    st.tuples(positions, positions),
-    st.sampled_from([look.axes for look in LOOKS[1:]]),
+looks = st.builds(
+    Look,
+    axes=st.sampled_from([look.axes for look in LOOKS]),
+    gamma=st.just(1.0),
+    margin=st.sampled_from([0.0, 0.1, 0.2]),
 )
+
+
+@given(looks, positions)
 @settings(max_examples=50, deadline=None)
-def test_mirrored_points_come_back_and_corners_stay_corners(points, corners, axes):
+def test_what_is_at_a_position_is_where_the_position_is_seen(look, point):
+    """The brightest spot of a picture, and that of its mask."""
+    x, y = (min(max(round(n), 2), SIZE - 3) for n in point)
+    picture = torch.zeros(SIZE, SIZE, 3, dtype=torch.uint8)
+    picture[y - 2 : y + 3, x - 2 : x + 3] = 255
+    xy, labels = torch.tensor([[[float(x), float(y)]]]), torch.tensor([[POSITIVE]])
+    (moved,) = look.positions(xy, labels, SIZE)[0].tolist()
+    seen = np.argwhere(look(picture)[..., 0].numpy() > 128).mean(0)[::-1]
+    np.testing.assert_allclose(seen, moved, atol=1)
+
+
+@given(looks, st.tuples(positions, positions))
+@settings(max_examples=50, deadline=None)
+def test_corners_of_a_box_stay_corners(look, corners):
     (x0, y0), (x1, y1) = corners
-    box = [(min(x0, x1), min(y0, y1)), (max(x0, x1), max(y0, y1))]
-    xy = torch.tensor([box + points])
-    labels = torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT] + [POSITIVE] * len(points)])
-    turned = _mirrored_points(xy, labels, axes, SIZE)
-    assert (turned[0, 0] <= turned[0, 1]).all()
-    torch.testing.assert_close(_mirrored_points(turned, labels, axes, SIZE), xy, atol=1e-3, rtol=0)
-    for axis, name in ((-1, 0), (-2, 1)):
-        assert torch.equal(turned[..., name], xy[..., name]) or axis in axes
+    xy = torch.tensor([[(min(x0, x1), min(y0, y1)), (max(x0, x1), max(y0, y1))]])
+    moved = look.positions(xy, torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]), SIZE)[0]
+    assert (moved[0] <= moved[1]).all()
+    smaller = 1 - 2 * look.margin
+    torch.testing.assert_close(moved[1] - moved[0], (xy[0, 1] - xy[0, 0]) * smaller, atol=1e-3, rtol=0)
+
+
+@given(looks)
+@settings(max_examples=12, deadline=None)
+def test_a_mask_goes_into_a_view_and_comes_back(look):
+    y, x = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
+    logits = (12 - ((y - 30) ** 2 + (x - 50) ** 2) / 25)[None, None].clamp(min=-10)
+    seen = look.masks(logits, SIZE)
+    assert seen.shape == logits.shape
+    around = round(look.margin * 80)
+    assert not around or float(seen[..., :around, :].max()) < 0
+    back = look.masks_back(seen, SIZE)
+    assert float(((back > 0) != (logits > 0)).float().mean()) < 0.01
+    torch.testing.assert_close(back[..., 20:40, 40:60], logits[..., 20:40, 40:60], atol=0.5, rtol=0)
 
 
 def test_small_networks_do_so_and_the_published_do_not(nano, model, picture, clip):

@@ -111,8 +111,8 @@ class FrameEncoder:
         if self._views is None or self._views[0] != frame:
             self._views = None  # let go before taking more
             image = self.image(self._video.frame(frame))
-            plain = View((), self.features(frame, image))
-            self._views = (frame, [plain, *(View(look.axes, self.encode(look(image))) for look in LOOKS[1:])])
+            plain = View(LOOKS[0], self.features(frame, image))
+            self._views = (frame, [plain, *(View(look, self.encode(look(image))) for look in LOOKS[1:])])
         return self._views[1]
 
     def clear(self) -> None:

@@ -739,7 +739,7 @@ class Tracker:
 
     @property
     def mirrors(self) -> bool:
-        """Whether prompted frames are looked at mirrored and brightened as well."""
+        """Whether prompted frames are looked at in several ways; see `views`."""
         wanted = self.settings.mirrored
         return self._is_small if wanted == "auto" else wanted
 

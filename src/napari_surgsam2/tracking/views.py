@@ -1,4 +1,4 @@
-"""Looking at a frame mirrored and brightened as well: what several views agree on is more often right."""
+"""Looking at a frame in several ways: what they agree on is more often right."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from napari_surgsam2.network import (
     BOX_BOTTOM_RIGHT,
     BOX_TOP_LEFT,
     CONTRADICTION,
+    MASK_STRIDE,
     NO_OBJECT_LOGIT,
     Decoded,
     FrameFeatures,
@@ -22,6 +24,8 @@ from napari_surgsam2.network import (
 from .memory import LOGIT_RANGE
 
 _SHARPNESS = 10.0  # how much more a view counts whose mask is predicted to fit better
+_OUTSIDE = -10.0  # mask logit of what is around a smaller picture
+_LUMA = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue, as in ITU-R BT.601
 
 
 class Look(NamedTuple):
@@ -33,23 +37,74 @@ class Look(NamedTuple):
         The axes that are turned round, of images (..., Y, X).
     gamma : float
         The power that values from 0 to 1 are taken to; less than 1 brightens what is dark.
+    gray : bool
+        Whether it is seen without colours.
+    margin : float
+        How wide the black around a smaller picture is, as a share of the whole side.
     """
 
-    axes: tuple[int, ...]
+    axes: tuple[int, ...] = ()
     gamma: float = 1.0
+    gray: bool = False
+    margin: float = 0.0
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return an image, (Y, X, 3) uint8, as it is seen so."""
+        """Return an image, (S, S, 3) uint8, as it is seen so."""
         if self.axes:
             image = image.movedim(-1, 0).flip(self.axes).movedim(0, -1)
+        if self.gray:
+            image = (image.float() @ _LUMA).round().to(torch.uint8)[..., None].expand_as(image)
         if self.gamma != 1:
             curve = (torch.arange(256) / 255) ** self.gamma * 255
             image = curve.round().to(torch.uint8)[image.long()]
+        if around := self._around(len(image)):
+            small = _resize(image.movedim(-1, 0)[None].float(), len(image) - 2 * around)
+            image = F.pad(small, [around] * 4)[0].round().to(torch.uint8).movedim(0, -1)
         return image
 
+    def positions(self, xy: Tensor, labels: Tensor, side: int) -> Tensor:
+        """Return where points and box corners (B, N, 2) are as it is seen so.
 
-# In endoscopes' pictures things far from the light are all but black, and brightened they are found.
-LOOKS = (Look(()), Look((-1,)), Look((-2,), 0.35), Look((-2, -1), 0.35))
+        `labels` (B, N) stay, so corners change places where what was the right side is the left one.
+        """
+        moved = xy.clone()
+        first, last = labels == BOX_TOP_LEFT, labels == BOX_BOTTOM_RIGHT
+        for axis in self.axes:
+            k = -1 - axis  # x is the last axis of images and the first of positions
+            moved[..., k] = side - 1 - xy[..., k]
+            corners = moved[..., k].clone()
+            moved[..., k][first], moved[..., k][last] = corners[last], corners[first]
+        around = self._around(side)
+        return (moved + 0.5) * (1 - 2 * around / side) - 0.5 + around if around else moved
+
+    def masks(self, logits: Tensor, side: int) -> Tensor:
+        """Return mask logits (B, 1, h, w) of the frame as they are where it is seen so."""
+        logits = logits.flip(self.axes) if self.axes else logits
+        if around := self._around(side) // MASK_STRIDE:
+            small = _resize(logits, logits.shape[-1] - 2 * around)
+            logits = F.pad(small, [around] * 4, value=_OUTSIDE)
+        return logits
+
+    def masks_back(self, logits: Tensor, side: int) -> Tensor:
+        """Return mask logits (B, 1, h, w) that were found so as they are in the frame."""
+        if around := self._around(side) // MASK_STRIDE:
+            size = logits.shape[-1]
+            logits = _resize(logits[..., around : size - around, around : size - around], size)
+        return logits.flip(self.axes) if self.axes else logits
+
+    def _around(self, side: int) -> int:
+        """Return the width of the black in pixels, a whole number of the masks' pixels."""
+        return round(self.margin * side / MASK_STRIDE) * MASK_STRIDE
+
+
+# In endoscopes' pictures things far from the light are all but black, and brightened they are found. Things
+# that fill the picture are found where it is smaller, and those in the colour of what is around them in gray.
+LOOKS = (
+    Look(),
+    Look((-1,), margin=0.1),
+    Look((-2,), gray=True, margin=0.2),
+    Look((-2, -1), gamma=0.35, gray=True),
+)
 
 
 class View(NamedTuple):
@@ -57,13 +112,13 @@ class View(NamedTuple):
 
     Attributes
     ----------
-    axes : tuple of int
-        The axes that are turned round.
+    look : Look
+        The way.
     features : FrameFeatures
         Of the frame as it is seen so.
     """
 
-    axes: tuple[int, ...]
+    look: Look
     features: FrameFeatures
 
 
@@ -98,12 +153,12 @@ def decode_views(
         that a view predicts; scores and predicted IoUs are averaged likewise, over all views.
     """
     seen = []
-    for axes, features in views:
-        turned = xy if not axes else _mirrored_points(xy, labels, axes, side)
-        start = earlier if earlier is None or not axes else earlier.flip(axes)
+    for look, features in views:
+        there = look.positions(xy, labels, side)
+        start = None if earlier is None else look.masks(earlier, side)
         image = network.without_memory(features)
-        decoded = network.decode(image, features, turned, labels, start, obey_clicks)
-        seen.append(decoded._replace(logits=decoded.logits.flip(axes)) if axes else decoded)
+        decoded = network.decode(image, features, there, labels, start, obey_clicks)
+        seen.append(decoded._replace(logits=look.masks_back(decoded.logits, side)))
     logits, _, score, iou = (torch.stack(x) for x in zip(*seen, strict=True))
     counts = torch.stack([contradicted_clicks(d.logits, xy, labels) for d in seen])
     worth = iou - CONTRADICTION * counts if obey_clicks else iou
@@ -131,13 +186,6 @@ def decode_views(
     )
 
 
-def _mirrored_points(xy: Tensor, labels: Tensor, axes: tuple[int, ...], side: int) -> Tensor:
-    """Return where points and box corners (B, N, 2) are in a mirrored view; labels (B, N) stay."""
-    turned = xy.clone()
-    first, last = labels == BOX_TOP_LEFT, labels == BOX_BOTTOM_RIGHT
-    for axis in axes:
-        k = -1 - axis  # x is the last axis of images and the first of positions
-        turned[..., k] = side - 1 - xy[..., k]
-        corners = turned[..., k].clone()  # what was the right side is the left one now
-        turned[..., k][first], turned[..., k][last] = corners[last], corners[first]
-    return turned
+def _resize(images: Tensor, side: int) -> Tensor:
+    smoothly = images.device.type != "mps"  # older versions of torch cannot there
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=smoothly)
