@@ -122,8 +122,8 @@ class TrackingSettings(_Settings):
         another. False lets them overlap, as SAM 2 does: for things within things, such as a nucleus and its
         cell.
     mirrored : {"auto", True, False}
-        Look at a prompted frame mirrored in three ways as well, which are also smaller, gray or brightened,
-        and take the average of the masks, for three more encodings of that frame. Not where the object was
+        Look at a prompted frame mirrored in three ways as well, once in gray and twice a little smaller, and
+        take the average of the masks, for three more encodings of that frame. Not where the object was
         tracked to the frame before it was prompted: memories tell of it there. "auto" does so with small
         convolutional networks such as `nano`, whose masks gain by it; SAM 2 does not.
     fill_holes : int

@@ -35,8 +35,6 @@ class Look(NamedTuple):
     ----------
     axes : tuple of int
         The axes that are turned round, of images (..., Y, X).
-    gamma : float
-        The power that values from 0 to 1 are taken to; less than 1 brightens what is dark.
     gray : bool
         Whether it is seen without colours.
     margin : float
@@ -44,7 +42,6 @@ class Look(NamedTuple):
     """
 
     axes: tuple[int, ...] = ()
-    gamma: float = 1.0
     gray: bool = False
     margin: float = 0.0
 
@@ -54,9 +51,6 @@ class Look(NamedTuple):
             image = image.movedim(-1, 0).flip(self.axes).movedim(0, -1)
         if self.gray:
             image = (image.float() @ _LUMA).round().to(torch.uint8)[..., None].expand_as(image)
-        if self.gamma != 1:
-            curve = (torch.arange(256) / 255) ** self.gamma * 255
-            image = curve.round().to(torch.uint8)[image.long()]
         if around := self._around(len(image)):
             small = _resize(image.movedim(-1, 0)[None].float(), len(image) - 2 * around)
             image = F.pad(small, [around] * 4)[0].round().to(torch.uint8).movedim(0, -1)
@@ -97,14 +91,9 @@ class Look(NamedTuple):
         return round(self.margin * side / MASK_STRIDE) * MASK_STRIDE
 
 
-# In endoscopes' pictures things far from the light are all but black, and brightened they are found. Things
-# that fill the picture are found where it is smaller, and those in the colour of what is around them in gray.
-LOOKS = (
-    Look(),
-    Look((-1,), margin=0.1),
-    Look((-2,), gray=True, margin=0.2),
-    Look((-2, -1), gamma=0.35, gray=True),
-)
+# Things so near that they fill the picture are found where it is smaller, and those in the colour of what is
+# around them in gray.
+LOOKS = (Look(), Look((-1,), gray=True), Look((-2,), margin=0.1), Look((-2, -1), margin=0.1))
 
 
 class View(NamedTuple):
