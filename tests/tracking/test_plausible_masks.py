@@ -43,22 +43,49 @@ def there(found):
 
 def test_masks_that_fit_next_to_nothing_are_none():
     for iou, stays in ((0.01, False), (0.03, True)):
-        assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=iou), [False], NO_POINTER)) == [stays]
+        assert there(without_hopeless(decoded(box(0, 0, 9, 9), iou=iou), [None], NO_POINTER)) == [stays]
 
 
 def test_what_was_out_of_view_comes_back_when_it_is_seen_better():
     mask = box(0, 0, 9, 9)
     for iou, stays in ((0.03, False), (0.2, False), (0.3, True)):
-        found = without_hopeless(decoded(mask, iou=iou, score=3.0), [True], NO_POINTER)
+        found = without_hopeless(decoded(mask, iou=iou, score=3.0), [0.0], NO_POINTER)
         assert there(found) == [stays]
-    assert there(without_hopeless(decoded(mask, mask, iou=0.1), [True, False], NO_POINTER)) == [False, True]
+    assert there(without_hopeless(decoded(mask, mask, iou=0.1), [0.0, None], NO_POINTER)) == [False, True]
 
 
 def test_what_was_out_of_view_comes_back_when_it_is_fairly_sure_to_be_there():
     mask = box(0, 0, 9, 9)
     for score, back in ((0.3, False), (1.3, False), (1.5, True)):
-        found = without_hopeless(decoded(mask, mask, score=score), [True, False], NO_POINTER)
+        found = without_hopeless(decoded(mask, mask, score=score), [0.0, None], NO_POINTER)
         assert there(found) == [back, True]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "score", "back"),
+    [
+        (0.65, 0.65, 0.3, True),
+        (0.55, 0.65, 0.3, False),
+        (0.65, 0.55, 0.3, False),
+        (0.65, 0.65, -0.3, False),
+    ],
+)
+def test_or_when_its_mask_is_to_fit_well_twice_running(before, now, score, back):
+    found = without_hopeless(decoded(box(0, 0, 9, 9), iou=now, score=score), [before], NO_POINTER)
+    assert bool(found.score > 0) == back
+
+
+def test_a_frame_that_is_said_to_be_empty_is_no_sign_of_what_comes_back(model, clip):
+    """Its predicted IoU is 1: the mask that was given for it fits."""
+    tracker = Tracker(model, clip, TrackingSettings(doubt_masks=True))
+    tracker.add_points(0, 1, [(20, 20)])
+    tracker.add_mask(1, 1, np.zeros(clip.shape[1:3], bool))
+    tracker.predict(1)
+    obj = tracker._objects[1]
+    assert obj.conditioning[1].iou == 1
+    assert tracker._gone(obj, 1) == 0
+    assert tracker._gone(obj, 0) is None
+    tracker.close()
 
 
 # Jumps

@@ -15,6 +15,7 @@ MEMORY_OF_PLACE = 8
 
 _HOPELESS = 0.02  # predicted IoU
 _BACK = 0.25  # likewise, from which on an object that was out of view is there again
+_SEEN_WELL = 0.6  # likewise, or from which on in two frames running it is, if more likely than not
 _NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
 _GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
 _SWOLLEN = 2  # likewise, wherever it is, while the network is not fairly sure of it
@@ -28,15 +29,28 @@ _TRUST = 3.0  # logits for a predicted IoU of 1
 _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
 
 
-def without_hopeless(decoded: Decoded, was_gone: Sequence[bool], no_pointer: Tensor) -> Decoded:
+def without_hopeless(decoded: Decoded, gone_before: Sequence[float | None], no_pointer: Tensor) -> Decoded:
     """Return the masks, none of those that are predicted to fit next to nothing: they are out of view.
 
-    More is asked of an object that `was_gone`, out of view in the frame before, and the network must be
-    fairly sure that it is there: what comes back is soon seen well, and what is taken for it seldom.
+    More is asked of an object that was out of view in the frame before: the network must be fairly sure that
+    it is there, or predict twice running that its mask fits well. What comes back is soon seen well, and what
+    is taken for it seldom.
+
+    Parameters
+    ----------
+    decoded : Decoded
+        Of B objects.
+    gone_before : sequence of B floats or None
+        The IoUs that were predicted in the frame before, of objects that were out of view there; None of the
+        others.
+    no_pointer : tensor, shape (1, dim)
+        The pointer of objects out of view.
     """
-    gone = torch.tensor(was_gone, device=decoded.iou.device)[:, None]
+    gone = torch.tensor([iou is not None for iou in gone_before], device=decoded.iou.device)[:, None]
+    before = torch.tensor([iou or 0.0 for iou in gone_before], device=decoded.iou.device)[:, None]
+    well = torch.minimum(before, decoded.iou) >= _SEEN_WELL
     hopeless = decoded.iou < torch.where(gone, _BACK, _HOPELESS)
-    return _without(decoded, hopeless | (gone & (decoded.score < _FAIRLY_SURE)), no_pointer)
+    return _without(decoded, hopeless | (gone & (decoded.score < _FAIRLY_SURE) & ~well), no_pointer)
 
 
 def without_jumps(decoded: Decoded, last_seen: Sequence[Sequence[Tensor]], no_pointer: Tensor) -> Decoded:

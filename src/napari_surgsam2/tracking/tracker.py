@@ -552,8 +552,8 @@ class Tracker:
         """Return what is left of the masks that objects were tracked to."""
         no_pointer = self.model.network.no_obj_ptr
         if self.settings.doubt_masks:
-            was_gone = [self._is_gone(obj, frame + (1 if reverse else -1)) for obj in objects]
-            decoded = without_hopeless(decoded, was_gone, no_pointer)
+            gone_before = [self._gone(obj, frame + (1 if reverse else -1)) for obj in objects]
+            decoded = without_hopeless(decoded, gone_before, no_pointer)
             last_seen = [self._last_seen(obj, frame, reverse) for obj in objects]
             decoded = without_jumps(decoded, last_seen, no_pointer)
         if self.settings.exclusive:
@@ -563,10 +563,12 @@ class Tracker:
             decoded = without_overlaps(decoded, [obj.trust for obj in objects], claims, no_pointer)
         return decoded
 
-    def _is_gone(self, obj: TrackedObject, frame: int) -> bool:
-        """Whether an object is known to be out of view in a frame."""
+    def _gone(self, obj: TrackedObject, frame: int) -> float | None:
+        """Return the predicted IoU of an object that is out of view in a frame, 0 if a user says so."""
         memory = self._memory(obj, frame)
-        return memory is not None and memory.score <= 0
+        if memory is None or memory.score > 0:
+            return None
+        return 0.0 if memory.prompted else memory.iou
 
     def _last_seen(self, obj: TrackedObject, frame: int, reverse: bool) -> list[Tensor]:
         """Return the logits of the two masks that an object had last, the newest first; of lately only."""
