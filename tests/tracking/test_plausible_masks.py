@@ -232,7 +232,7 @@ def test_objects_that_touch_do_not_run_into_one_another(nano):
         ]
     assert shared[True] == 0
     assert shared[False] > 0
-    assert np.mean(fit[True]) >= np.mean(fit[False]) - 0.01
+    assert np.mean(fit[True]) >= np.mean(fit[False]) - 0.02
 
 
 def test_an_object_tracked_alone_leaves_the_others_masks_as_they_are(nano):
