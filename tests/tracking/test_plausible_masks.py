@@ -64,10 +64,10 @@ def test_what_was_out_of_view_comes_back_when_it_is_fairly_sure_to_be_there():
 @pytest.mark.parametrize(
     ("before", "now", "score", "back"),
     [
-        (0.65, 0.65, 0.3, True),
-        (0.55, 0.65, 0.3, False),
-        (0.65, 0.55, 0.3, False),
-        (0.65, 0.65, -0.3, False),
+        (0.45, 0.45, 0.3, True),
+        (0.35, 0.45, 0.3, False),
+        (0.45, 0.35, 0.3, False),
+        (0.45, 0.45, -0.3, False),
     ],
 )
 def test_or_when_its_mask_is_to_fit_well_twice_running(before, now, score, back):

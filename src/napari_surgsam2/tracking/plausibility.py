@@ -15,7 +15,7 @@ MEMORY_OF_PLACE = 8
 
 _HOPELESS = 0.02  # predicted IoU
 _BACK = 0.25  # likewise, from which on an object that was out of view is there again
-_SEEN_WELL = 0.6  # likewise, or from which on in two frames running it is, if more likely than not
+_SEEN_WELL = 0.4  # likewise, or from which on in two frames running it is, if more likely than not
 _NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
 _GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
 _SWOLLEN = 2  # likewise, wherever it is, while the network is not fairly sure of it
