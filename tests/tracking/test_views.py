@@ -163,7 +163,6 @@ looks = st.builds(
 @given(looks, positions)
 @settings(max_examples=50, deadline=None)
 def test_what_is_at_a_position_is_where_the_position_is_seen(look, point):
-    """The brightest spot of a picture, and that of its mask."""
     x, y = (min(max(round(n), 2), SIZE - 3) for n in point)
     picture = torch.zeros(SIZE, SIZE, 3, dtype=torch.uint8)
     picture[y - 2 : y + 3, x - 2 : x + 3] = 255

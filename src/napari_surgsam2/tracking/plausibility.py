@@ -15,7 +15,7 @@ MEMORY_OF_PLACE = 8
 
 _HOPELESS = 0.02  # predicted IoU
 _BACK = 0.25  # likewise, from which on an object that was out of view is there again
-_SEEN_WELL = 0.4  # likewise, or from which on in two frames running it is, if more likely than not
+_SEEN_WELL = 0.4  # likewise: in two frames running it tells as much as the network's being fairly sure
 _NOT_IN_VIEW = -0.2  # logit of an object that is taken for out of view: not at all surely so
 _GROWTH = 5  # how many times its last mask an object may cover that is elsewhere
 _SWOLLEN = 2  # likewise, wherever it is, while the network is not fairly sure of it
@@ -33,8 +33,8 @@ def without_hopeless(decoded: Decoded, gone_before: Sequence[float | None], no_p
     """Return the masks, none of those that are predicted to fit next to nothing: they are out of view.
 
     More is asked of an object that was out of view in the frame before: the network must be fairly sure that
-    it is there, or predict twice running that its mask fits well. What comes back is soon seen well, and what
-    is taken for it seldom.
+    it is there, or predict twice running that its mask fits fairly well. What comes back is soon seen well,
+    and what is taken for it seldom.
 
     Parameters
     ----------

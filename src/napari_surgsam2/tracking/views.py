@@ -57,9 +57,10 @@ class Look(NamedTuple):
         return image
 
     def positions(self, xy: Tensor, labels: Tensor, side: int) -> Tensor:
-        """Return where points and box corners (B, N, 2) are as it is seen so.
+        """Return where points and box corners (B, N, 2), (x, y), are as it is seen so.
 
-        `labels` (B, N) stay, so corners change places where what was the right side is the left one.
+        `labels` (B, N) stay, so corners change places where what was the right side is the left one. `side`
+        is that of the network's input in pixels, here and below.
         """
         moved = xy.clone()
         first, last = labels == BOX_TOP_LEFT, labels == BOX_BOTTOM_RIGHT
