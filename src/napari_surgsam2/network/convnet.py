@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .config import ConvNetConfig
+from .winograd import can_tile, tiled_conv, transform_kernel
+
+_TILED_FROM = 96  # channels: with fewer, the transforms take longer than the multiplications they save
+
+
+class _Folded(NamedTuple):
+    """A convolution with its batch norm in it; the kernel of `tiled_conv` too, where that is faster."""
+
+    weight: Tensor
+    bias: Tensor
+    kernel: Tensor | None
 
 
 class _Normed(nn.Sequential):
@@ -19,20 +31,23 @@ class _Normed(nn.Sequential):
         super().__init__(
             nn.Conv2d(dim_in, dim_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(dim_out)
         )
-        self._folded: tuple[object, Tensor, Tensor] | None = None
+        self._tiled = stride == 1 and dim_in >= _TILED_FROM
+        self._folded: tuple[object, _Folded] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim_in, H, W) to (B, dim_out, H, W), or half the side."""
         if self.training or torch.is_grad_enabled():
             out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return out
-        weight, bias = self._fold()
+        folded = self._fold()
+        if folded.kernel is not None and can_tile(x):
+            return tiled_conv(x, folded.kernel, folded.bias)
         conv = self[0]
         assert isinstance(conv, nn.Conv2d)
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+        return F.conv2d(x, folded.weight, folded.bias, conv.stride, conv.padding)
 
-    def _fold(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the one convolution; made anew whenever a weight has changed."""
+    def _fold(self) -> _Folded:
+        """Return the one convolution; made anew whenever a weight has changed."""
         conv, norm = self
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -46,8 +61,9 @@ class _Normed(nn.Sequential):
                 conv.weight, None, mean, variance, norm.eps, norm.weight, norm.bias
             )
             channels_last = weight.detach().contiguous(memory_format=torch.channels_last)
-            self._folded = key, channels_last, bias.detach()
-        return self._folded[1:]
+            kernel = transform_kernel(weight) if self._tiled else None
+            self._folded = key, _Folded(channels_last, bias.detach(), kernel)
+        return self._folded[1]
 
 
 class ResidualBlock(nn.Module):

@@ -20,13 +20,26 @@ class FeaturePyramid(nn.Module):
         # Coarsest first, as in the published checkpoints.
         self.convs = nn.ModuleList(nn.ModuleDict({"conv": nn.Conv2d(c, dim, 1)}) for c in reversed(channels))
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Map the trunk's four maps to those of strides 4, 8 and 16, each (B, dim, H, W)."""
-        at4, at8, at16, at32 = (
-            conv.get_submodule("conv")(x) for conv, x in zip(reversed(self.convs), maps, strict=True)
-        )
+    def forward(self, maps: Sequence[Tensor], to_finest: nn.Conv2d, to_fine: nn.Conv2d) -> list[Tensor]:
+        """Map the trunk's four maps to those of strides 4, 8 and 16, (B, channels, H, W).
+
+        The two finest are only ever seen through the 1 x 1 convolutions `to_finest` and `to_fine`, of `dim`
+        channels to fewer: each is one with the pyramid's own, so that no fine map of `dim` channels is made.
+        """
+        own4, own8, own16, own32 = (conv.get_submodule("conv") for conv in reversed(self.convs))
+        at16, at32 = own16(maps[2]), own32(maps[3])
         from_coarse = F.interpolate(at32.float(), scale_factor=2.0, mode="nearest")
-        return [at4, at8, at16 + from_coarse]
+        return [_in_one(own4, to_finest, maps[0]), _in_one(own8, to_fine, maps[1]), at16 + from_coarse]
+
+
+def _in_one(first: nn.Module, second: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply two 1 x 1 convolutions, one after the other, as the one that does the same."""
+    assert isinstance(first, nn.Conv2d)
+    assert first.bias is not None
+    assert second.bias is not None
+    weight = second.weight[:, :, 0, 0] @ first.weight[:, :, 0, 0]
+    bias = second.weight[:, :, 0, 0] @ first.bias + second.bias
+    return F.conv2d(x, weight[:, :, None, None], bias)
 
 
 class ImageEncoder(nn.Module):
@@ -37,7 +50,7 @@ class ImageEncoder(nn.Module):
         self.trunk = ConvNet(trunk) if isinstance(trunk, ConvNetConfig) else Hiera(trunk)
         self.neck = FeaturePyramid(trunk.channels, dim)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Map normalised images (B, 3, S, S) to features of strides 4, 8 and 16, each (B, dim, H, W)."""
-        maps: list[Tensor] = self.neck(self.trunk(image))
+    def forward(self, image: Tensor, to_finest: nn.Conv2d, to_fine: nn.Conv2d) -> list[Tensor]:
+        """Map normalised images (B, 3, S, S) to features of strides 4, 8 and 16; see `FeaturePyramid`."""
+        maps: list[Tensor] = self.neck(self.trunk(image), to_finest, to_fine)
         return maps

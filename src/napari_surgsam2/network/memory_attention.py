@@ -25,9 +25,7 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, rotary: Tensor) -> Tensor:
         """Map features (1 or B, HW, dim) to (B, HW, dim), given projected memories (B, N, dim)."""
         own, cross = self.self_attn, self.cross_attn_image
         y = self.norm1(x)

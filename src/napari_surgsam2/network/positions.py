@@ -47,8 +47,8 @@ def sine_line(positions: Tensor, dim: int) -> Tensor:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 @torch.no_grad()
-def rotary_grid(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the axial rotary code of a grid, each (height * width, dim / 2), float32.
+def rotary_grid(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Return the axial rotary code of a grid, cosine + i sine, (height * width, dim / 2) complex64.
 
     The first half of the channel pairs turns with x, the second with y (RoPE-ViT, arXiv 2403.13298).
     """
@@ -56,15 +56,13 @@ def rotary_grid(height: int, width: int, dim: int, device: torch.device) -> tupl
     index = torch.arange(height * width, device=device)
     x, y = (index % width).float(), torch.div(index, width, rounding_mode="floor").float()
     angle = torch.cat((torch.outer(x, frequencies), torch.outer(y, frequencies)), dim=-1)
-    return angle.cos(), angle.sin()
+    return torch.complex(angle.cos(), angle.sin())
 
 
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Turn neighbouring channel pairs of x, shape (..., N, C), by a `rotary_grid` of N places."""
-    cos, sin = rotary
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotary).flatten(-2).to(x.dtype)
 
 
 class RandomFourierPositions(nn.Module):

@@ -125,9 +125,10 @@ class Sam2Network(nn.Module):
         FrameFeatures
             Of B frames.
         """
-        x = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
-        at4, at8, at16 = self.image_encoder(x)
-        return FrameFeatures(at16, self.sam_mask_decoder.conv_s1(at8), self.sam_mask_decoder.conv_s0(at4))
+        x = images.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
+        decoder = self.sam_mask_decoder
+        finest, fine, image = self.image_encoder(x, decoder.conv_s0, decoder.conv_s1)
+        return FrameFeatures(image, fine, finest)
 
     def without_memory(self, features: FrameFeatures) -> Tensor:
         """Return what the mask decoder gets of a frame without memories, (1, dim, h, w)."""

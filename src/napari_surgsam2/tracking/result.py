@@ -14,6 +14,7 @@ from napari_surgsam2.network import GIVEN_MASK_LOGIT
 from napari_surgsam2.prompts import BoolArray
 
 from .cleanup import clean_mask
+from .threads import threads_left, torch_threads
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class FrameResult:
         if not len(self.object_ids):
             return np.zeros((0, *self.video_shape), dtype=np.float32)
         small = torch.from_numpy(self.logits)[:, None]
-        logits: npt.NDArray[np.float32] = F.interpolate(small, self.video_shape, mode="bilinear")[
-            :, 0
-        ].numpy()
+        with torch_threads(threads_left()):  # while frames are encoded ahead, more would wait for one another
+            large = F.interpolate(small, self.video_shape, mode="bilinear")
+        logits: npt.NDArray[np.float32] = large[:, 0].numpy()
         for object_id, mask in self.given.items():
             logits[self.object_ids == object_id] = np.where(mask, GIVEN_MASK_LOGIT, -GIVEN_MASK_LOGIT)
         return logits
