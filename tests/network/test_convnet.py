@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from napari_surgsam2.network import convnet
 from napari_surgsam2.network.config import ConvNetConfig
 from napari_surgsam2.network.convnet import ConvNet
 
@@ -55,3 +56,17 @@ def test_training_uses_the_statistics_of_the_batch(trunk) -> None:
     with torch.inference_mode():
         trunk(torch.randn(2, 3, 64, 64))
     assert not torch.equal(trunk.stem[0][1].running_var, variance)
+
+
+@pytest.mark.parametrize("side", [128, 160])  # maps of 4 and of 5 pixels at stride 32: of whole tiles or not
+def test_wide_stages_compute_the_same_in_tiles(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    trunk = ConvNet(ConvNetConfig((16, 96, 96, 96), (1, 1, 1, 1))).eval()
+    tiled = []
+    plain = convnet.tiled_conv
+    monkeypatch.setattr(
+        convnet, "tiled_conv", lambda *args: (tiled.append(args[0].shape[-1]), plain(*args))[1]
+    )
+    for folded, direct in both(trunk, torch.randn(1, 3, side, side)):
+        torch.testing.assert_close(folded, direct, rtol=1e-3, atol=1e-4)
+    assert tiled == ([16, 16, 8, 8, 4, 4] if side == 128 else [20, 20])

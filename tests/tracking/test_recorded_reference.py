@@ -14,6 +14,7 @@ from PIL import Image
 from napari_surgsam2 import PruningSettings, Tracker, TrackingSettings
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.network import Sam2Network, config_from_state_dict
+from napari_surgsam2.tracking import features
 from tests.helpers.weights import rule_state_dict
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -53,6 +54,16 @@ def track_recorded(name: str, prune_frames: int) -> tuple[dict, dict, dict]:
                 if object_id in result.memory:
                     pruned[result.frame] = result.memory[object_id].pruned
     return logits, scores, pruned
+
+
+@pytest.fixture(autouse=True)
+def resized_as_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resize frames with Pillow, as was done for the recording: rule weights make much of a level of 255."""
+
+    def resize(frame: np.ndarray, size: int) -> np.ndarray:
+        return np.array(Image.fromarray(frame).resize((size, size)))
+
+    monkeypatch.setattr(features, "resize_frame", resize)
 
 
 @pytest.mark.parametrize(("name", "prune_frames"), [("s512_efp_point", 2), ("t21_512_two_objects", 0)])

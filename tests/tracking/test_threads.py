@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from napari_surgsam2.tracking.threads import all_threads, torch_threads
+from napari_surgsam2.tracking.threads import all_threads, threads_left, torch_threads
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +53,12 @@ def test_a_thread_that_takes_its_share_meanwhile_leaves_all_to_those_that_come_l
         assert elsewhere(share) == 4
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == elsewhere(torch.get_num_threads) == 4
+
+
+def test_what_is_left_is_told_to_those_who_do_not_share():
+    assert threads_left() is None
+    with torch_threads(3):
+        assert threads_left() == 1
+        with torch_threads(1):
+            assert threads_left() == 1  # at least
+    assert threads_left() is None

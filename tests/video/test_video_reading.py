@@ -102,12 +102,30 @@ def test_one_video_may_be_read_from_many_threads(write_movie, moving: np.ndarray
     assert wrong == []
 
 
-def test_resize_is_pillows_default() -> None:
+@pytest.mark.parametrize("size", [16, 64])
+def test_resize_is_pillows_default_but_for_rounding(size: int) -> None:
     frame = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
-    resized = resize_frame(frame, 16)
-    assert resized.shape == (16, 16, 3)
-    expected = Image.fromarray(frame).resize((16, 16), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(resized, np.asarray(expected))
+    resized = resize_frame(frame, size)
+    assert resized.shape == (size, size, 3)
+    expected = np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
+    difference = np.abs(resized.astype(int) - expected)
+    assert difference.max() <= 2
+    assert (difference > 0).mean() < 0.05
+
+
+def test_a_frame_of_the_size_stays_as_it_is() -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(resize_frame(frame, 16), frame)
+
+
+@pytest.mark.parametrize("change", ["flipped", "read-only", "a part"])
+def test_resize_takes_any_array_and_leaves_it(change: str) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    changed = {"flipped": frame[::-1], "read-only": frame.copy(), "a part": frame[3:, 5:]}[change]
+    changed.flags.writeable = False
+    expected = resize_frame(changed.copy(), 16)
+    np.testing.assert_array_equal(resize_frame(changed, 16), expected)
+    assert not changed.flags.writeable
 
 
 @pytest.mark.parametrize(
