@@ -302,7 +302,7 @@ def test_what_lies_behind_the_tip_is_on_the_instrument():
     assert found >= 10
 
 
-@pytest.mark.parametrize("scene", ["depths", "robotic", "closeup"])
+@pytest.mark.parametrize("scene", ["depths", "robotic", "closeup", "reflections"])
 def test_there_are_instruments_to_be_seen(scene):
     """In most clips, at a size that can be clicked."""
     shown = 0

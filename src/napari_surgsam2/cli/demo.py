@@ -30,8 +30,8 @@ def demo(
     scene: Annotated[
         str,
         typer.Option(
-            help="laparoscopy, teamwork, cavity, abdomen, depths, robotic, closeup, things, microscopy "
-            "or ultrasound."
+            help="laparoscopy, teamwork, cavity, abdomen, depths, robotic, closeup, reflections, "
+            "things, microscopy or ultrasound."
         ),
     ] = "laparoscopy",
     model: Annotated[str, typer.Option(help="A name from 'models list', or a file.")] = DEFAULT_MODEL,

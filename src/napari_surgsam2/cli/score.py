@@ -24,8 +24,8 @@ def score(
     scene: Annotated[
         str,
         typer.Option(
-            help="laparoscopy, teamwork, cavity, abdomen, depths, robotic, closeup, things, microscopy "
-            "or ultrasound."
+            help="laparoscopy, teamwork, cavity, abdomen, depths, robotic, closeup, reflections, "
+            "things, microscopy or ultrasound."
         ),
     ] = "laparoscopy",
     clips: Annotated[int, typer.Option(help="How many made-up clips.", min=1)] = 20,

@@ -81,7 +81,7 @@ def make_clip(
         Height and width in pixels. What is seen is scaled with the shorter side.
     scene : str
         What kind of scene: "laparoscopy", "teamwork", "cavity", "abdomen", "depths", "robotic", "closeup",
-        "things", "microscopy" or "ultrasound".
+        "reflections", "things", "microscopy" or "ultrasound".
     pace : float, optional
         How fast things happen, in changes of course per frame; by the seed, 0.02 to 0.08, if left out.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .coats import Coat, blood, mirror
 from .noise import FloatArray, noise, wander
 from .shapes import Limb, Patch, cover, limb, merge, region
 from .sheaths import sheath
@@ -172,6 +173,7 @@ class Instrument:
         self._window: Finish | None = None
         self._opening = 0.0
         self._brightness = (0.0, 0.0)
+        self._coats: list[Coat] = []
         self._focus = (0.0, 0.0)  # how blurred it is at its tip and a picture's side behind, in pixels
 
     def look_like(self, other: Instrument) -> None:
@@ -354,6 +356,13 @@ class Instrument:
         if rng.random() < 0.6:
             self._enter(rng, rng.uniform(0, 0.9), self._unit * rng.uniform(0.35, 1.1), 0.12)
 
+    def blend_in(self, rng: np.random.Generator, around: FloatArray) -> None:
+        """Let a surface around it, (Y, X, 3) of the picture's size, be seen in it, and now and then blood."""
+        if rng.random() < 0.8:
+            self._coats.append(mirror(rng, around, self._unit))
+        if rng.random() < 0.4:
+            self._coats.append(blood(rng, self._size))
+
     def _build_wrist(self, rng: np.random.Generator, tint: FloatArray | float = 1.0) -> None:
         """Put links between shaft and jaws, and a skin on each jaw; `tint` (RGB) colours the metal."""
         r = self._radius
@@ -403,9 +412,13 @@ class Instrument:
             shaft = self._sheath or self._shaft
             self._add(parts, shaft, t, [base, wrist], [self._radius * 1.25, self._radius], blunt=True)
         patch = merge(parts)
-        if patch is not None and self._brightness != (0.0, 0.0):
+        if patch is None:
+            return None
+        for coat in self._coats:
+            coat.lie_over(patch, tip, direction, self._unit)
+        if self._brightness != (0.0, 0.0):
             self._fade(patch, tip, direction)
-        if patch is not None and max(self._focus) > 0.3:
+        if max(self._focus) > 0.3:
             patch = self._defocus(patch, tip, direction)
         return patch
 

@@ -327,6 +327,52 @@ def closeup(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
     return scene
 
 
+def reflections(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
+    """Make a scene as `closeup` or `robotic`, in whose instruments the tissue around them is mirrored.
+
+    More so in some parts than in others, so that one part is hardly seen and the next stands out; blood is
+    on some.
+    """
+    unit = float(min(size))
+    view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.6 else 0.1)
+    area = surface_size(size)
+    surface = organs_in_layers(rng, *area, unit) if rng.random() < 0.4 else tissue(rng, *area, unit)
+    color = surface.albedo.mean(axis=(0, 1))
+    around = np.asarray(color / color.max(), dtype=np.float32)
+    seen, _ = view.see(surface, 0)
+    scene = _lit(
+        rng,
+        view,
+        surface,
+        size,
+        frames,
+        pace,
+        beam=0.3,
+        bloom=(0.5, 0.6, 0.05),
+        gray=bool(rng.random() < 0.15),
+    )
+
+    def change(one: Instrument, at: np.random.Generator) -> None:
+        if at.random() < 0.6:
+            one.come_near(at, around)
+        elif at.random() < 0.5:
+            one.be_robotic(at)
+        else:
+            one.look_real(at)
+
+    for one in _crew(rng, size, frames, pace, change):
+        one.blend_in(rng, seen)
+        scene.add(one)
+        if rng.random() < 0.1:
+            scene.add(organ(rng, size, view, pace))
+    if rng.random() < 0.15:
+        for rope in needle_and_thread(rng, size, frames, pace):
+            scene.add(rope)
+    if rng.random() < 0.2:
+        scene.smoke = Smoke(rng, size, frames, pace)
+    return scene
+
+
 def things(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of arbitrary things on an arbitrary ground."""
     view = View(rng, size, frames, pace, rng.random())
@@ -423,4 +469,5 @@ SCENES: dict[str, Maker] = {
     "depths": depths,
     "robotic": robotic,
     "closeup": closeup,
+    "reflections": reflections,
 }
