@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,8 +38,9 @@ def _in_one(first: nn.Module, second: nn.Conv2d, x: Tensor) -> Tensor:
     assert isinstance(first, nn.Conv2d)
     assert first.bias is not None
     assert second.bias is not None
-    weight = second.weight[:, :, 0, 0] @ first.weight[:, :, 0, 0]
-    bias = second.weight[:, :, 0, 0] @ first.bias + second.bias
+    with torch.autocast(x.device.type, enabled=False):
+        weight = second.weight[:, :, 0, 0] @ first.weight[:, :, 0, 0]
+        bias = second.weight[:, :, 0, 0] @ first.bias + second.bias
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
