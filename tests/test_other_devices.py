@@ -170,5 +170,11 @@ def test_training(
     if precision == "float32":
         expected = load_model(folder / TrainingRun.MODEL).network.state_dict()
         trained = load_model(tmp_path / "run" / TrainingRun.MODEL).network.state_dict()
+        apart, count = 0, 0
         for name, value in trained.items():
-            torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
+            difference = (value - expected[name]).abs()
+            # Where a gradient is nothing but rounding, each of the two steps goes either way by the rate.
+            assert (difference <= 4e-3 + 1e-2 * expected[name].abs()).all(), name
+            apart += int((difference > 1e-3 + 1e-2 * expected[name].abs()).sum())
+            count += value.numel()
+        assert apart < 0.005 * count
