@@ -22,10 +22,11 @@ class FeaturePyramid(nn.Module):
         self.convs = nn.ModuleList(nn.ModuleDict({"conv": nn.Conv2d(c, dim, 1)}) for c in reversed(channels))
 
     def forward(self, maps: Sequence[Tensor], to_finest: nn.Conv2d, to_fine: nn.Conv2d) -> list[Tensor]:
-        """Map the trunk's four maps to those of strides 4, 8 and 16, (B, channels, H, W).
+        """Map the trunk's four maps, finest first, to those of strides 4, 8 and 16.
 
         The two finest are only ever seen through the 1 x 1 convolutions `to_finest` and `to_fine`, of `dim`
         channels to fewer: each is one with the pyramid's own, so that no fine map of `dim` channels is made.
+        So the three are (B, C, H, W) with the channels of `to_finest`, those of `to_fine`, and `dim`.
         """
         own4, own8, own16, own32 = (conv.get_submodule("conv") for conv in reversed(self.convs))
         at16, at32 = own16(maps[2]), own32(maps[3])

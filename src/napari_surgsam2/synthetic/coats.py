@@ -33,7 +33,10 @@ class Coat:
     shaded: float
 
     def lie_over(self, patch: Patch, tip: FloatArray, direction: FloatArray, unit: float) -> None:
-        """Cover an instrument whose tip points in a `direction`, (y, x), in a picture of a shorter side."""
+        """Cover an instrument with its `tip` at (y, x) in pixels, which points in a `direction`, (y, x).
+
+        The direction has the length 1; `unit` is the picture's shorter side in pixels, here and below.
+        """
         where = patch.region
         y, x = where.y - tip[0], where.x - tip[1]
         along = -(y * direction[0] + x * direction[1]) / unit * _CELLS
@@ -46,7 +49,7 @@ class Coat:
 
 
 def mirror(rng: np.random.Generator, around: FloatArray, unit: float) -> Coat:
-    """Let a surface around an instrument, (Y, X, 3), be seen in it, more in some parts than in others."""
+    """Let a picture of what is around an instrument, (Y, X, 3), be seen in it, here more and there less."""
     knots = np.sort(np.concatenate(([0, _LONG], rng.uniform(0, 0.8 * _LONG, 4))))
     levels = rng.random(len(knots)) ** 0.7 * rng.uniform(0.4, 0.97)
     along = np.interp(np.arange(_LONG), knots, levels)[:, None]
@@ -59,7 +62,7 @@ def mirror(rng: np.random.Generator, around: FloatArray, unit: float) -> Coat:
 
 
 def blood(rng: np.random.Generator, size: tuple[int, int]) -> Coat:
-    """Stain an instrument in a frame of a `size`."""
+    """Stain an instrument in frames of a `size`, (Y, X)."""
     field = noise(rng, _LONG, _WIDE, rng.uniform(6, 40), 3)
     dry = rng.uniform(-0.2, 0.8)
     share = smoothstep(field, dry, dry + rng.uniform(0.05, 0.5)) * rng.uniform(0.4, 0.98)

@@ -238,6 +238,23 @@ def _lit(
     return scene
 
 
+def _finish(
+    rng: np.random.Generator, scene: Scene, frames: int, pace: float, *, thread: float, smoke: float
+) -> None:
+    """Add, as often as said, a needle and its thread before all else, and smoke over everything."""
+    if rng.random() < thread:
+        for part in needle_and_thread(rng, scene.size, frames, pace):
+            scene.add(part)
+    if rng.random() < smoke:
+        scene.smoke = Smoke(rng, scene.size, frames, pace)
+
+
+def _tint(surface: Surface) -> FloatArray:
+    """Return the mean colour of a surface, RGB, the highest of the three 1."""
+    color = surface.albedo.mean(axis=(0, 1))
+    return np.asarray(color / color.max(), dtype=np.float32)
+
+
 def abdomen(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: float) -> Scene:
     """Make a scene of keyhole surgery with organs in layers and instruments as real pictures show them.
 
@@ -294,11 +311,7 @@ def robotic(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
             scene.add(organ(rng, size, view, pace))
     if rng.random() < 0.2:
         scene.add(gauze(rng, size, view, pace))
-    if rng.random() < 0.2:
-        for rope in needle_and_thread(rng, size, frames, pace):
-            scene.add(rope)
-    if rng.random() < 0.2:
-        scene.smoke = Smoke(rng, size, frames, pace)
+    _finish(rng, scene, frames, pace, thread=0.2, smoke=0.2)
     return scene
 
 
@@ -311,19 +324,14 @@ def closeup(rng: np.random.Generator, size: tuple[int, int], frames: int, pace: 
     view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.6 else 0.1)
     area = surface_size(size)
     surface = organs_in_layers(rng, *area, unit) if rng.random() < 0.3 else tissue(rng, *area, unit)
-    color = surface.albedo.mean(axis=(0, 1))
-    around = np.asarray(color / color.max(), dtype=np.float32)
+    around = _tint(surface)
     gray = bool(rng.random() < 0.2)
     scene = _lit(rng, view, surface, size, frames, pace, beam=0.25, bloom=(0.4, 0.6, 0.05), gray=gray)
     for one in _crew(rng, size, frames, pace, lambda each, at: each.come_near(at, around)):
         scene.add(one)
         if rng.random() < 0.1:
             scene.add(organ(rng, size, view, pace))
-    if rng.random() < 0.2:
-        for rope in needle_and_thread(rng, size, frames, pace):
-            scene.add(rope)
-    if rng.random() < 0.15:
-        scene.smoke = Smoke(rng, size, frames, pace)
+    _finish(rng, scene, frames, pace, thread=0.2, smoke=0.15)
     return scene
 
 
@@ -337,20 +345,10 @@ def reflections(rng: np.random.Generator, size: tuple[int, int], frames: int, pa
     view = View(rng, size, frames, pace, rng.random() if rng.random() < 0.6 else 0.1)
     area = surface_size(size)
     surface = organs_in_layers(rng, *area, unit) if rng.random() < 0.4 else tissue(rng, *area, unit)
-    color = surface.albedo.mean(axis=(0, 1))
-    around = np.asarray(color / color.max(), dtype=np.float32)
+    around = _tint(surface)
     seen, _ = view.see(surface, 0)
-    scene = _lit(
-        rng,
-        view,
-        surface,
-        size,
-        frames,
-        pace,
-        beam=0.3,
-        bloom=(0.5, 0.6, 0.05),
-        gray=bool(rng.random() < 0.15),
-    )
+    gray = bool(rng.random() < 0.15)
+    scene = _lit(rng, view, surface, size, frames, pace, beam=0.3, bloom=(0.5, 0.6, 0.05), gray=gray)
 
     def change(one: Instrument, at: np.random.Generator) -> None:
         if at.random() < 0.6:
@@ -365,11 +363,7 @@ def reflections(rng: np.random.Generator, size: tuple[int, int], frames: int, pa
         scene.add(one)
         if rng.random() < 0.1:
             scene.add(organ(rng, size, view, pace))
-    if rng.random() < 0.15:
-        for rope in needle_and_thread(rng, size, frames, pace):
-            scene.add(rope)
-    if rng.random() < 0.2:
-        scene.smoke = Smoke(rng, size, frames, pace)
+    _finish(rng, scene, frames, pace, thread=0.15, smoke=0.2)
     return scene
 
 
