@@ -32,7 +32,7 @@ def give_gradients(network, seed):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@given(st.integers(16, 80), st.integers(16, 80), st.integers(0, 1000), st.floats(1e-6, 1e6))
+@given(st.integers(16, 80), st.integers(16, 320), st.integers(0, 1000), st.floats(1e-6, 1e6))
 def test_singular_values_come_near_one_whatever_the_scale(dtype, rows, columns, seed, scale):
     matrix = scale * torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     out = orthogonalize(matrix, dtype)
@@ -42,6 +42,20 @@ def test_singular_values_come_near_one_whatever_the_scale(dtype, rows, columns, 
     small = torch.linalg.svdvals(matrix) < 0.02 * torch.linalg.matrix_norm(matrix)
     assert values.max() < 1.35
     assert (values[~small] > 0.3).all()
+
+
+@given(st.integers(16, 40), st.integers(2, 6), st.integers(0, 1000), st.sampled_from((0.0, 1e-6, 1e-3, 1.0)))
+def test_wide_matrices_whose_steps_are_done_at_once_come_out_as_with_single_ones(rows, wider, seed, noise):
+    generator = torch.Generator().manual_seed(seed)
+    few = torch.randn(rows, 3, generator=generator) @ torch.randn(3, wider * rows, generator=generator)
+    matrix = few + noise * torch.randn(few.shape, generator=generator)
+    a, b, c = 3.4445, -4.7750, 2.0315  # as Muon was published, with 5 steps
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        product = x @ x.T
+        x = a * x + (b * product + c * product @ product) @ x
+    for out in (orthogonalize(matrix, torch.float32), orthogonalize(matrix.T, torch.float32).T):
+        torch.testing.assert_close(out.double(), x, rtol=0, atol=1e-3)
 
 
 def test_no_gradient_changes_nothing_and_is_no_division_by_zero():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .config import ConvNetConfig
-from .winograd import can_tile, tiled_conv, transform_kernel
+from .winograd import can_tile, tiled_conv, trained_conv, transform_kernel
 
 _TILED_FROM = 96  # channels: with fewer, the transforms take longer than the multiplications they save
 
@@ -36,14 +36,15 @@ class _Normed(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim_in, H, W) to (B, dim_out, H, W), or half the side."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
         if self.training or torch.is_grad_enabled():
-            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            tiled = self._tiled and can_tile(x)
+            out: Tensor = norm(trained_conv(x, conv.weight) if tiled else conv(x))
             return out
         folded = self._fold()
         if folded.kernel is not None and can_tile(x):
             return tiled_conv(x, folded.kernel, folded.bias)
-        conv = self[0]
-        assert isinstance(conv, nn.Conv2d)
         return F.conv2d(x, folded.weight, folded.bias, conv.stride, conv.padding)
 
     def _fold(self) -> _Folded:

@@ -10,6 +10,7 @@ result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,7 @@ def _both_axes(matrix: Sequence[Sequence[float]]) -> Tensor:
 
 
 _INPUT_2D, _OUTPUT_2D = _both_axes(_INPUT).float(), _both_axes(_OUTPUT).float()
+_KERNEL_2D = _both_axes(_KERNEL)
 
 
 def can_tile(x: Tensor) -> bool:
@@ -60,7 +62,7 @@ def can_tile(x: Tensor) -> bool:
 def transform_kernel(weight: Tensor) -> Tensor:
     """Transform the weight (K, C, 3, 3) of a convolution to what `tiled_conv` takes, (36, C, K)."""
     flat = weight.detach().double().permute(2, 3, 1, 0).flatten(0, 1).flatten(1)
-    points = _both_axes(_KERNEL).to(weight.device) @ flat
+    points = _KERNEL_2D.to(weight.device) @ flat
     return points.to(weight.dtype).view(_READ**2, *weight.shape[1::-1])
 
 
@@ -81,12 +83,68 @@ def tiled_conv(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     tensor, shape (B, K, H, W), float32
         In channels-last order in memory.
     """
-    B, C, H, W = x.shape
-    rows, columns = H // _TILE, W // _TILE
+    products = torch.bmm(_points(x), kernel)
+    products[_AT_ONE] += bias
+    return _map(products, x.shape)
+
+
+def trained_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve as `tiled_conv` does, with gradients for both, which are made in tiles as well.
+
+    Parameters
+    ----------
+    x : tensor, shape (B, C, H, W), float32
+        As of `tiled_conv`.
+    weight : tensor, shape (K, C, 3, 3), float32
+        Of the convolution.
+
+    Returns
+    -------
+    tensor, shape (B, K, H, W), float32
+        In channels-last order in memory.
+    """
+    out: Tensor = _TrainedConv.apply(x, weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _TrainedConv(torch.autograd.Function):
+    """The convolution and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve."""
+        points = _points(x)
+        ctx.save_for_backward(points, weight)
+        return _map(torch.bmm(points, transform_kernel(weight)), x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of the map and of the weight."""
+        points, weight = ctx.saved_tensors
+        of_map = of_weight = None
+        if ctx.needs_input_grad[0]:  # a convolution with the kernel turned round
+            turned = transform_kernel(weight.flip(2, 3).transpose(0, 1))
+            of_map = tiled_conv(gradient, turned, gradient.new_zeros(weight.shape[1]))
+        if ctx.needs_input_grad[1]:
+            tiles = gradient.permute(0, 2, 3, 1).unfold(1, _TILE, _TILE).unfold(2, _TILE, _TILE)
+            flat = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_TILE**2, -1)
+            products = (_OUTPUT_2D.T @ flat).view(_READ**2, -1, weight.shape[0])
+            kernel = torch.bmm(points.transpose(1, 2), products).flatten(1)
+            flat_weight = (_KERNEL_2D.T.float() @ kernel).view(3, 3, *weight.shape[1::-1])
+            of_weight = flat_weight.permute(3, 2, 0, 1)
+        return of_map, of_weight
+
+
+def _points(x: Tensor) -> Tensor:
+    """Return what is multiplied with the kernel's 36 points: (36, tiles, C)."""
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     tiles = padded.unfold(1, _READ, _TILE).unfold(2, _READ, _TILE)  # (B, rows, columns, C, 6, 6)
     points = _INPUT_2D @ tiles.permute(4, 5, 0, 1, 2, 3).reshape(_READ**2, -1)
-    products = torch.bmm(points.view(_READ**2, -1, C), kernel)
-    products[_AT_ONE] += bias
-    out = (_OUTPUT_2D @ products.flatten(1)).view(_TILE, _TILE, B, rows, columns, -1)
+    return points.view(_READ**2, -1, x.shape[1])
+
+
+def _map(products: Tensor, shape: Sequence[int]) -> Tensor:
+    """Make a map (B, K, H, W) of the products of points (36, tiles, K); `shape` is (B, C, H, W)."""
+    B, _, H, W = shape
+    out = (_OUTPUT_2D @ products.flatten(1)).view(_TILE, _TILE, B, H // _TILE, W // _TILE, -1)
     return out.permute(2, 3, 0, 4, 1, 5).reshape(B, H, W, -1).permute(0, 3, 1, 2)
