@@ -122,6 +122,12 @@ class TestTables:
         elsewhere = load_jobs(archive, output_dir=archive / "out", output_format="coco")
         assert elsewhere[1].output == str(archive / "out" / "study_masks.json")
 
+    def test_a_project_for_several_videos_is_called_after_each(self, archive: Path) -> None:
+        rows = [f"clip{n}.tif,study.surgsam2.json" for n in range(2)]
+        jobs = load_jobs(table(archive, "video,project", *rows))
+        assert [job.name for job in jobs] == ["clip0", "clip1"]
+        assert [job.output for job in jobs] == [str(archive / f"clip{n}_masks.tif") for n in range(2)]
+
     def test_options_win_over_table_and_project(self, archive: Path) -> None:
         (job,) = load_jobs(archive, model="nano", image_size=128)
         assert (job.model, job.image_size) == ("nano", 128)

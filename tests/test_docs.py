@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -42,6 +43,7 @@ def folder_with_clip(tmp_path, monkeypatch) -> Path:
     labels = np.zeros((288, 320), np.uint8)
     labels[30:60, 40:90] = 1
     Image.fromarray(labels).save("first_frame.png")
+    tifffile.imwrite("tracked.tif", np.stack([labels] * 9))
     Path("points.csv").write_text("index,axis-0,axis-1,axis-2,object_id,label\n0,0,120,200,1,1\n")
     model = Model("tiny", tmp_path, rule_network(), 128, torch.device("cpu"))
     for module in (checkpoints, pipeline, ns):

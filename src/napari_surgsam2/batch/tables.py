@@ -224,7 +224,7 @@ def _job(row: Mapping[str, Any], places: _Places) -> Job:
         if name := values.get("name", ""):
             _check_file_name(name)
         else:
-            name = stem(values.get("project") or values.get("video"))
+            name = stem(values.get("video") or values.get("project"))
         values["output"] = places.output(name, values.get("project"))
     return Job(**values)
 
