@@ -16,8 +16,15 @@ import napari_surgsam2 as ns
 from napari_surgsam2 import pipeline
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.checkpoints.registry import RegistryEntry
-from napari_surgsam2.errors import OutputError, PromptError, SurgSam2Error, UsageError
-from napari_surgsam2.masks import AlreadyCompleteError, LabelVolume
+from napari_surgsam2.errors import (
+    CheckpointError,
+    DeviceError,
+    OutputError,
+    PromptError,
+    SurgSam2Error,
+    UsageError,
+)
+from napari_surgsam2.masks import AlreadyCompleteError, LabelVolume, read_labels
 from napari_surgsam2.pipeline import Reporting, TrackingInterruptedError, TrackJob, run_job
 from tests.helpers.clips import moving_blobs
 from tests.helpers.weights import rule_network
@@ -407,6 +414,52 @@ def test_a_full_disk_is_told_as_such(model, clip, tmp_path, monkeypatch) -> None
         ns.track(clip, PROMPTS, model=model, output=tmp_path / "masks.tif", resume=True).shape
         == clip.shape[:3]
     )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"device": "cuda:77"}, DeviceError),
+        ({"model": "no.safetensors"}, CheckpointError),
+        ({"model": "no_such_model"}, UsageError),
+        ({"model": "nano", "image_size": 500}, UsageError),
+        ({"direction": "backwards"}, UsageError),
+        ({"direction": "backward", "frames": (3, None)}, UsageError),
+    ],
+)
+def test_a_call_that_cannot_be_done_leaves_an_interrupted_run(wrong, error, model, clip, tmp_path) -> None:
+    asked = {"model": "nano", "output": tmp_path / "masks.tif"}
+    job = TrackJob(video=clip, prompts=[ns.Point(0, 25, 40)], model=model, output=asked["output"])
+    stopping = Reporting(should_stop=lambda: True)
+    with pytest.raises(TrackingInterruptedError):
+        run_job(job, stopping)
+    (kept,) = tmp_path.iterdir()
+    before = {p: p.stat().st_mtime_ns for p in kept.rglob("*")}
+
+    with pytest.raises(error):
+        ns.track(clip, [ns.Point(0, 25, 40)], overwrite=True, **{**asked, **wrong})
+
+    assert {p: p.stat().st_mtime_ns for p in kept.rglob("*")} == before
+
+
+def test_frames_that_are_not_tracked_may_be_damaged(model, clip, tmp_path) -> None:
+    (tmp_path / "frames").mkdir()
+    for t, frame in enumerate(clip):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{t}.png")
+    last = tmp_path / "frames" / f"{len(clip) - 1}.png"
+    last.write_bytes(last.read_bytes()[:200])
+    labels = ns.track(
+        tmp_path / "frames", [ns.Point(0, 25, 40)], model=model, frames=(0, 3), output=tmp_path / "masks.tif"
+    )
+    assert np.asarray(labels[2]).any()
+
+
+def test_paths_may_begin_in_the_home_folder(model, clip, tmp_path, monkeypatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    ns.track(clip, [ns.Point(0, 25, 40)], model=model, output="~/masks.tif")
+    assert (tmp_path / "masks.tif").exists()
+    assert read_labels("~/masks.tif").shape == clip.shape[:3]
 
 
 def test_an_existing_output_stays_unless_told(model, clip, expected, tmp_path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .checkpoints import DEFAULT_MODEL, Model, Progress, load_model
+from .checkpoints import DEFAULT_MODEL, Model, Progress, check_model, load_model
 from .checkpoints.registry import registry
 from .errors import OutputError
 from .masks import (
@@ -28,7 +28,7 @@ from .masks import (
     write_preview,
 )
 from .paths import expanded
-from .prompts import BoolArray, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
+from .prompts import BoolArray, Point, Prompt, as_prompts, check_prompts, prompts_to_dict, require_positive
 from .settings import MEBIBYTE, TrackingSettings
 from .tracking import (
     Direction,
@@ -36,6 +36,8 @@ from .tracking import (
     NeededFrames,
     Propagation,
     Tracker,
+    check_direction,
+    first_frame,
     load_state,
     save_state,
     visited_range,
@@ -264,6 +266,11 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
         say.opened(video)
         check_prompts(prompts, video.shape)
         frames = visited_range(job.frames, video.n_frames)
+        check_direction(job.direction)
+        says_where = {p.frame for p in prompts if not isinstance(p, Point) or p.positive}
+        first_frame(says_where, frames, job.direction)
+        if not isinstance(job.model, Model):
+            check_model(job.model, image_size=job.image_size, device=job.device)
         for target in (job.output, job.preview):
             refuse_to_replace([] if video.path is None else [video.path], target)
         try:
@@ -275,10 +282,10 @@ def run_job(job: TrackJob, reporting: Reporting | None = None) -> TrackOutcome:
             if job.preview is None:
                 forget_preview(job.output)  # that it lacks one does not matter any more
                 raise
-            if not complete.lacks_preview and Path(job.preview).exists():
+            if not complete.lacks_preview and expanded(job.preview).exists():
                 raise
             # All that is missing is the preview.
-            made, present, tracked, seconds = Path(job.output).absolute(), {}, 0, 0.0
+            made, present, tracked, seconds = expanded(job.output).absolute(), {}, 0, 0.0
         saved = isinstance(made, Path)
         labels = read_labels(made) if saved else made
         preview = None
@@ -421,7 +428,7 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
         "video": file_identity(video.path),
         "video_shape": list(video.shape),
         "video_part": video.part,
-        "video_pixels": _pixels_identity(video, min(prompt.frame for prompt in prompts)),
+        "video_pixels": _pixels_identity(video, min(prompt.frame for prompt in prompts), job.frames),
         "contrast_limits": None if video.contrast_limits is None else list(video.contrast_limits),
         "prompts": prompts_to_dict(prompts),
         **model_identity(job.model, job.image_size),
@@ -431,15 +438,16 @@ def _identity(job: TrackJob, video: Video, prompts: list[Prompt]) -> Mapping[str
     }
 
 
-def _pixels_identity(video: Video, frame: int) -> str:
-    """Return a digest of a frame, and of some others where no file's time of change tells of these.
+def _pixels_identity(video: Video, frame: int, visited: tuple[int, int | None] | None) -> str:
+    """Return a digest of a frame, and of some visited ones where no file's time of change tells of these.
 
     Arrays have no path, and a folder's time of change says little. Where videos were registered to one frame,
     they differ in others.
     """
+    first, end = visited_range(visited, video.n_frames)  # others may be damaged
     frames = {frame}
     if video.path is None or not video.path.is_file():
-        frames |= set(np.linspace(0, video.n_frames - 1, _FRAMES_TOLD).round().astype(int).tolist())
+        frames |= set(np.linspace(first, end - 1, _FRAMES_TOLD).round().astype(int).tolist())
     digest = hashlib.sha256()
     for index in sorted(frames):
         digest.update(video.raw(index).tobytes())

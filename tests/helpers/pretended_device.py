@@ -97,7 +97,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = func(*_each(_held, args), **{name: _each(_held, value) for name, value in kwargs.items()})
     if func._schema.is_mutable and func._schema.arguments[0].alias_info is not None:
         return args[0] if func._schema.returns else None  # changed in place
-    return _each(Elsewhere, result) if there else result
+    return _each(_there, result) if there else result
 
 
 def _refuse_mixed(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
@@ -126,6 +126,13 @@ def _each(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_each(change, x) for x in value)
     return value
+
+
+def _there(tensor: torch.Tensor) -> torch.Tensor:
+    # As those of Apple; torch's scaler of gradients knows of it and has a single number there otherwise.
+    if tensor.dtype in (torch.float64, torch.complex128) and tensor.dim():
+        raise TypeError(f"The device has no {tensor.dtype}.")
+    return Elsewhere(tensor)
 
 
 def _held(tensor: torch.Tensor) -> torch.Tensor:

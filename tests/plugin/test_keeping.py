@@ -538,6 +538,34 @@ def test_what_layers_of_one_file_shared_once_is_offered_to_each(open_widget, fra
     assert kept_in(tmp_path) == [(old,), (old, new)]
 
 
+def test_a_project_of_one_of_several_layers_is_opened_on_it_where_it_is_in_view(
+    open_widget, frames, tmp_path
+):
+    widget = open_widget(channels_of(frames))
+    choose(widget, 1)
+    say(widget, Point(0, 30, 30, 1))
+    widget.keeper.write_project(tmp_path / "of_second.surgsam2.json")
+    choose(widget, 0)
+    choose(widget, 1)
+    image = widget.session.image
+    widget.load_project(tmp_path / "of_second.surgsam2.json")
+    assert widget.session.image is image
+
+
+def test_objects_that_a_project_and_the_session_both_have_are_named(open_widget, surgery, frames, tmp_path):
+    widget = from_folder(open_widget, frames)
+    say(widget, Point(0, 30, 30, 1))
+    widget.shut_down()
+
+    again = from_folder(open_widget, frames)
+    again.add_prompts([Point(0, 60, 60, 1), Point(0, 90, 90, 2)])
+    again.wait()
+    press(again.controls.restore)
+    assert ["of object 1," in w for w in told()] == [True]
+    again.wait()
+    assert len(again.session.all_prompts) == 3
+
+
 def test_two_viewers_on_one_file_lose_nothing_of_each_other(open_widget, frames, tmp_path):
     one, other = (from_folder(open_widget, frames) for _ in range(2))
     said = []

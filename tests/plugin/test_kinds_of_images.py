@@ -532,7 +532,7 @@ def test_objects_in_long_labels_are_looked_for_frame_by_frame(monkeypatch):
     monkeypatch.setattr(slices, "_SLICE", 0.0)
     mine = np.zeros(VIDEO.shape, np.uint8)
     mine[0, :9, :9], mine[-1, :9, :9] = 3, 9
-    assert list(ids_in(Labels(mine))) == [{3}, *[set()] * (N - 2), {9}]
+    assert list(ids_in(Labels(mine), Image(VIDEO))) == [{3}, *[set()] * (N - 2), {9}]
     with session_on(VIDEO, labels=with_labels(mine)) as session:
         session.wait()
         assert session.object_ids == (1, 3, 9)

@@ -247,10 +247,14 @@ class Asking(QObject):
         self._giver.give(keys)
         self.soon()
 
-    def give_painted(self) -> None:
-        """Take all that was painted by hand as prompts, now, with what was changed in them."""
-        self._giver.give_painted()
+    def give_painted(self, but: Collection[int] = ()) -> set[int]:
+        """Take what was painted by hand as prompts, now, with what was changed in them.
+
+        Returns those objects of `but` that were painted: they are left out.
+        """
+        left_out = self._giver.give_painted(but)
         self.take_up()
+        return left_out
 
     def clear(self, key: Key) -> None:
         """Take back all prompts of a frame and object, and what was painted there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,17 @@ from napari_surgsam2.masks import unsaved_labels
 from napari_surgsam2.video.layers import METADATA_KEY
 
 from .prompt_layers import transforms
-from .stacks import LayerStack
+from .prompts import Key
+from .stacks import LayerStack, Plane
 from .timers import single_shot
 from .units import place_in_view
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
 
 LABELS_DTYPE = np.dtype(np.uint16)
-_REPAINT_EVERY = 0.1  # seconds
+_REPAINT_EVERY = 0.1  # seconds from the end of one time to the start of the next, at least
 
 Index = tuple[int, ...]
 
@@ -62,6 +63,8 @@ class MaskCanvas:
         The video.
     on_painted : callable, optional
         Called with the strokes where the user painted, one for each frame.
+    on_painted_elsewhere : callable, optional
+        Called with what was painted in other planes of the image: by plane, the frames and objects.
     """
 
     def __init__(
@@ -70,13 +73,15 @@ class MaskCanvas:
         layer: Labels,
         stack: LayerStack,
         on_painted: Callable[[Sequence[Stroke]], object] | None = None,
+        on_painted_elsewhere: Callable[[Mapping[Plane, set[Key]]], object] | None = None,
     ) -> None:
         self.layer = layer
         self.stack = stack
         self._viewer = viewer
         self._on_painted = on_painted
+        self._on_painted_elsewhere = on_painted_elsewhere
         self._data = layer.data  # as it was looked at last
-        self._painted_at = 0.0
+        self._paint_next = 0.0
         self._repaint = single_shot(0, self._repaint_now)
         layer.events.paint.connect(self._on_paint)
 
@@ -136,27 +141,32 @@ class MaskCanvas:
             self.repaint()
 
     def is_in_view(self, index: Index) -> bool:
-        """Whether a frame is what the viewer shows; in three dimensions everything is."""
-        if self._viewer.dims.ndisplay == 3:
-            return True
+        """Whether a frame is in what the viewer shows, perhaps across it or in three dimensions."""
         shown = place_in_view(self._viewer, self.layer)
-        return all(round(float(shown[axis])) == at for axis, at in enumerate(index))
+        displayed = {axis - self._viewer.dims.ndim for axis in self._viewer.dims.displayed}
+        ndim = self.layer.ndim
+        return all(
+            axis - ndim in displayed or round(float(shown[axis])) == at for axis, at in enumerate(index)
+        )
 
     def repaint(self) -> None:
         """Show what was written, about ten times a second at most."""
         if not self._repaint.isActive():
-            wait = self._painted_at + _REPAINT_EVERY - time.monotonic()
-            self._repaint.start(max(0, int(1000 * wait)))
+            self._repaint.start(max(0, int(1000 * (self._paint_next - time.monotonic()))))
 
     def _repaint_now(self) -> None:
-        self._painted_at = time.monotonic()
+        began = time.monotonic()
         self.layer.refresh(extent=False)
+        ended = time.monotonic()
+        # What takes long, as a whole volume does, leaves as much time to all else.
+        self._paint_next = ended + max(_REPAINT_EVERY, ended - began)
 
     def _on_paint(self, event: Any) -> None:
         """Tell which labels of which frames were changed."""
         if self._on_painted is None:
             return
         touched: dict[int, Stroke] = {}
+        elsewhere: dict[Plane, set[Key]] = {}
         for atom in reversed(event.value):  # what was there before the first is what was there
             where, before, after = _changed(atom, self.stack.layer_shape)
             for frame, here in self._by_frame(where):
@@ -166,6 +176,10 @@ class MaskCanvas:
                 stroke.painted.update(set(np.unique(after[here]).tolist()) - {0})
                 stroke.over.update(set(np.unique(before[here]).tolist()) - {0})
                 stroke.before[where[-2][here], where[-1][here]] = before[here]
+            for plane, keys in self._in_other_planes(where, after):
+                elsewhere.setdefault(plane, set()).update(keys)
+        if elsewhere and self._on_painted_elsewhere is not None:
+            self._on_painted_elsewhere(elsewhere)
         if touched:
             self._on_painted(list(touched.values()))
 
@@ -179,6 +193,21 @@ class MaskCanvas:
         order = np.argsort(frames, kind="stable")
         found, starts = np.unique(frames[order], return_index=True)
         yield from zip(found.tolist(), np.split(entries[order], starts[1:]), strict=False)  # none: one, empty
+
+    def _in_other_planes(
+        self, where: Sequence[npt.NDArray[np.intp]], labels: npt.NDArray[Any]
+    ) -> Iterator[tuple[Plane, set[Key]]]:
+        """Yield planes out of view, and the frames and objects that were painted in them."""
+        outside = np.zeros(where[-1].shape, dtype=bool)
+        for other, index in self.stack.picked.items():
+            outside |= where[other] != index
+        if not outside.any():
+            return
+        found = np.unique(np.stack([*(axis[outside] for axis in where[:-2]), labels[outside]]), axis=1)
+        for *place, label in found.T.tolist():
+            if label > 0:
+                frame = 0 if self.stack.frame_axis is None else place[self.stack.frame_axis]
+                yield self.stack.plane_of([*place, 0, 0]), {(frame, label)}
 
     def has_the_same_in_another_array(self) -> bool:
         """Whether the layer got another array since this was asked, in memory, with the same labels."""
@@ -263,9 +292,11 @@ def require_fit(layer: Labels, stack: LayerStack) -> None:
         )
 
 
-def ids_in(layer: Labels) -> Iterator[set[int]]:
-    """Look for ids in labels that are in memory and not our own; yields those of each frame."""
-    if isinstance(layer.data, np.ndarray) and METADATA_KEY not in layer.metadata:
+def ids_in(layer: Labels, image: Image) -> Iterator[set[int]]:
+    """Look for ids in labels that are in memory and not our own of an image; yields those of each frame."""
+    about = layer.metadata.get(METADATA_KEY)
+    is_own = isinstance(about, Mapping) and about.get("image") == str(image.unique_id)
+    if isinstance(layer.data, np.ndarray) and not is_own:
         for index in np.ndindex(layer.data.shape[:-2]):
             yield {int(i) for i in np.unique(layer.data[index]) if i > 0}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_surgsam2.video.layers import METADATA_KEY, spatial_shape
 
 from .canvas import is_writable
+from .leftovers import left_layers
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -48,22 +49,26 @@ def labels_shape(layer: Labels) -> tuple[int, ...]:
 
 
 def earlier_points(viewer: ViewerModel, image: Image) -> Points | None:
-    """Return the clicks that an earlier session on an image left, or that came with it; None if unclear."""
+    """Return the clicks that an earlier session on an image used, or that came with it; None if unclear."""
     fitting = points_for(viewer, image)
+    if (last := left_layers(image)[0]) in fitting:
+        return last
     others = [p for p in fitting if "object_id" in p.features and not _about(p).get("image")]
     own = _own(fitting, image, "prompts")
     return (others[0] if len(others) == 1 else None) if own is None else own
 
 
 def earlier_boxes(viewer: ViewerModel, image: Image) -> Shapes | None:
-    """Return the boxes that an earlier session on an image left."""
-    return _own(shapes_for(viewer, image), image, "boxes")
+    """Return the boxes that an earlier session on an image used."""
+    fitting, last = shapes_for(viewer, image), left_layers(image)[1]
+    return last if last in fitting else _own(fitting, image, "boxes")
 
 
 def earlier_labels(viewer: ViewerModel, image: Image) -> Labels | None:
-    """Return the masks that an earlier session on an image left, if they can still be drawn into."""
+    """Return the masks that an earlier session on an image drew, if they can still be drawn into."""
     writable = [layer for layer in labels_for(viewer, image) if is_writable(layer.data)]
-    return _own(writable, image, "masks")
+    last = left_layers(image)[2]
+    return last if last in writable else _own(writable, image, "masks")
 
 
 def _own(layers: list[Any], image: Image, kind: str) -> Any:

@@ -149,8 +149,15 @@ class Drawing:
 
     def color(self, object_id: int) -> npt.NDArray[np.float32]:
         """Return the colour that an object is drawn in, (4,) from 0 to 1; white while there are no labels."""
-        found = None if self.canvas is None else self.canvas.layer.get_color(object_id)
-        return np.asarray(np.ones(4) if found is None else found, dtype=np.float32)
+        if self.canvas is None:
+            return np.ones(4, dtype=np.float32)
+        colors = self.canvas.layer.colormap
+        only_selected = colors.use_selection  # the others are not drawn then, but their colours stay theirs
+        colors.use_selection = False
+        try:
+            return np.asarray(colors.map(object_id), dtype=np.float32)
+        finally:
+            colors.use_selection = only_selected
 
     # What the user paints
 
@@ -174,6 +181,15 @@ class Drawing:
         if self._pass is not None:  # what follows is undone before it
             self.begin_pass(prompts)
         return found
+
+    def note_painted_elsewhere(self, painted: Mapping[Plane, set[Key]]) -> set[int]:
+        """Note what the user painted in planes of the image that are out of view; returns the objects."""
+        for plane, keys in painted.items():
+            if plane not in self._elsewhere:
+                fresh = _Plane(Records(self._stack.n_frames), set(), {}, {}, History(), PromptState())
+                self._elsewhere[plane] = fresh
+            self._elsewhere[plane].edited.update(keys)
+        return {i for keys in painted.values() for _, i in keys}
 
     def _note_painted(self, key: Key, before: npt.NDArray[Any]) -> None:
         """Note that an object was painted in a frame."""

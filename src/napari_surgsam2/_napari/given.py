@@ -31,14 +31,17 @@ class MaskGiver:
         for key in sorted(keys):
             self._give(key, said.get(key, ()))
 
-    def give_painted(self) -> None:
-        """Take all that was painted by hand, so that tracking keeps it.
+    def give_painted(self, but: Collection[int] = ()) -> set[int]:
+        """Take all that was painted by hand, so that tracking keeps it; returns the objects left out.
 
-        What was painted over a mask that is on its way is not taken without it.
+        What was painted over a mask that is on its way is not taken without it, and no object of `but` is.
         """
-        if self._drawing.painted_counts:
-            settled = [key for key in sorted(self._drawing.edited) if self._drawing.waiting_step(key) is None]
-            self.give([key for key in settled if self._drawing.is_painted(key)])
+        if not self._drawing.painted_counts:
+            return set()
+        settled = [key for key in sorted(self._drawing.edited) if self._drawing.waiting_step(key) is None]
+        painted = [key for key in settled if self._drawing.is_painted(key)]
+        self.give([key for key in painted if key[1] not in but])
+        return {i for _, i in painted} & set(but)
 
     def begin_with_what_is_there(
         self,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from napari.qt.threading import create_worker
@@ -46,6 +46,8 @@ class _Kept(NamedTuple):
     stamp: object = None  # of the file then
 
 
+# What is done in the background, and then in the window with what it gave.
+_Work: TypeAlias = tuple[Callable[[], Any], Callable[[Any], object]]
 _left: WeakKeyDictionary[Image, dict[object, _Kept]] = WeakKeyDictionary()  # by image and plane
 
 
@@ -100,12 +102,15 @@ class Keeper:
     def write_masks(self, path: str | Path) -> None:
         """Save the masks in the background; the suffix says as what, and what is there is replaced."""
 
-        def prepare(session: Session) -> Callable[[], Path]:
+        def prepare(session: Session) -> _Work:
             refuse_to_replace(autosaves.input_paths(session.image), path)
             labels, names = saving.StackLabels(session), dict(session.names)
-            return lambda: saving.save_masks(labels, path, names, autosaves.source_path(session.image))
+            return (
+                lambda: saving.save_masks(labels, path, names, autosaves.source_path(session.image)),
+                lambda made: show_info(f"Masks: {made}"),
+            )
 
-        self._in_background(prepare, lambda _, made: show_info(f"Masks: {made}"))
+        self._in_background(prepare)
 
     def ask_measurements(self) -> None:
         """Ask where the measurements go, and write them."""
@@ -120,44 +125,46 @@ class Keeper:
     def write_measurements(self, path: str | Path) -> None:
         """Measure the masks in the background and write a CSV; the means become features of the labels."""
 
-        def prepare(session: Session) -> Callable[[], Any]:
+        def prepare(session: Session) -> _Work:
             refuse_to_replace(autosaves.input_paths(session.image), path)
-            measure = saving.measure_session(session)
+            measure, labels, names = saving.measure_session(session), session.labels, dict(session.names)
 
             def run() -> Any:
                 measurements = measure()
                 measurements.to_csv(path, overwrite=True)
                 return measurements
 
-            return run
+            def show(made: Any) -> None:
+                if labels is not None:
+                    saving.show_measurements(labels, names, made)
+                show_info(f"{len(made)} measurements: {path}")
 
-        def show(session: Session, made: Any) -> None:
-            saving.show_measurements(session, made)
-            show_info(f"{len(made)} measurements: {path}")
+            return run, show
 
-        self._in_background(prepare, show)
+        self._in_background(prepare)
 
     def add_tracks(self) -> None:
         """Find the objects' centroids in the background, and add a Tracks layer of them."""
-        self._in_background(saving.find_tracks, saving.show_tracks)
 
-    def _in_background(
-        self, prepare: Callable[[Session], Callable[[], Any]], then: Callable[[Session, Any], object]
-    ) -> None:
+        def prepare(session: Session) -> _Work:
+            stack = session.stack  # by the time that they are found another plane may be in view
+            return (
+                saving.find_tracks(session),
+                lambda found: saving.show_tracks(session.viewer, stack, found),
+            )
+
+        self._in_background(prepare)
+
+    def _in_background(self, prepare: Callable[[Session], _Work]) -> None:
         session = self._session()
         if session is None:
             self._tell("There is no video; open one, or choose an image layer.")
             return
-        session.when_settled(lambda: self._begin_work(session, prepare, then))
+        session.when_settled(lambda: self._begin_work(session, prepare))
 
-    def _begin_work(
-        self,
-        session: Session,
-        prepare: Callable[[Session], Callable[[], Any]],
-        then: Callable[[Session, Any], object],
-    ) -> None:
+    def _begin_work(self, session: Session, prepare: Callable[[Session], _Work]) -> None:
         try:
-            work = prepare(session)
+            work, then = prepare(session)
         except SurgSam2Error as error:
             self._tell(str(error))
             return
@@ -174,7 +181,7 @@ class Keeper:
             if error is not None:
                 self._tell(str(error) if isinstance(error, OSError) else sentence(error))
             else:
-                then(session, made)
+                then(made)
 
         self._working += 1
         create_worker(guarded, _connect={"returned": finished}, _progress={"desc": "Saving"})

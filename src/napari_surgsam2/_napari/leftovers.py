@@ -15,9 +15,10 @@ from .records import Records
 from .stacks import LayerStack, Plane
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer, Points, Shapes
 
 # By image, the axis that was chosen to be followed, and the shape that the image had then.
+_layers: WeakKeyDictionary[Image, tuple[ReferenceType[Layer] | None, ...]] = WeakKeyDictionary()
 _frame_axes: WeakKeyDictionary[Image, tuple[int, tuple[int, ...]]] = WeakKeyDictionary()
 
 
@@ -27,8 +28,6 @@ class Left:
 
     Attributes
     ----------
-    image : reference to an Image
-        The image that was segmented into them.
     names : dict of int to str
         By object id; they belong to all of the image.
     records : dict of Plane to Records
@@ -39,20 +38,19 @@ class Left:
         The masks given in each.
     """
 
-    image: ReferenceType[Image]
     names: dict[int, str]
     records: dict[Plane, Records]
     edited: dict[Plane, set[Key]]
     masks: dict[Plane, dict[Key, GivenMask]]
 
 
-_left: WeakKeyDictionary[Labels, Left] = WeakKeyDictionary()
+# By labels, and by the image that was segmented into them.
+_left: WeakKeyDictionary[Labels, WeakKeyDictionary[Image, Left]] = WeakKeyDictionary()
 
 
 def leave(labels: Labels, objects: Objects, drawing: Drawing, prompts: PromptLayers) -> None:
     """Leave what is known of labels with them."""
-    _left[labels] = Left(
-        ref(prompts.stack.layer),
+    _left.setdefault(labels, WeakKeyDictionary())[prompts.stack.layer] = Left(
         dict(objects.names),
         drawing.records_by_plane,
         drawing.edited_by_plane,
@@ -72,8 +70,8 @@ def take_up(
     Names, and given masks into the prompts, come back where a session begins; without `prompts`, those that
     there are stay.
     """
-    left = _left.pop(labels, None)
-    if left is None or left.image() is not stack.layer:
+    left = _left[labels].pop(stack.layer, None) if labels in _left else None
+    if left is None:
         return
     if prompts is not None:
         objects.names.update(left.names)
@@ -85,6 +83,16 @@ def take_up(
         drawing.take_up(left.records, left.edited)
         for records in left.records.values():
             objects.add(i for i in records.object_ids if records[i].present.any())
+
+
+def leave_layers(image: Image, points: Points | None, boxes: Shapes | None, labels: Labels | None) -> None:
+    """Leave the layers that were in use, of those that there may be for an image."""
+    _layers[image] = tuple(None if layer is None else ref(layer) for layer in (points, boxes, labels))
+
+
+def left_layers(image: Image) -> tuple[Layer | None, ...]:
+    """Return the points, boxes and labels that were in use last for an image; None of what is gone."""
+    return tuple(None if layer is None else layer() for layer in _layers.get(image, (None, None, None)))
 
 
 def leave_frame_axis(image: Image, frame_axis: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ from .stacks import LayerStack, stack_of
 from .worker import TrackerChoice
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Tracks
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Tracks
 
     from napari_surgsam2.masks import CentroidTracks, Measurements
     from napari_surgsam2.project import Project
@@ -121,11 +122,8 @@ def measure_session(
     return run
 
 
-def show_measurements(session: Session, measurements: Measurements) -> None:
-    """Put means over the frames into the Labels layer's features, a row for each object."""
-    layer = session.labels
-    if layer is None:
-        return
+def show_measurements(layer: Labels, names: Mapping[int, str], measurements: Measurements) -> None:
+    """Put means over the frames into a Labels layer's features, a row for each object."""
     summary = measurements.summary()
     keys = sorted({key for values in summary.values() for key in values})
     ids = sorted(summary)
@@ -133,7 +131,7 @@ def show_measurements(session: Session, measurements: Measurements) -> None:
     columns: dict[str, list[Any]] = {"index": list(range(highest + 1))}
     for key in keys:
         columns[key] = [summary.get(i, {}).get(key, np.nan) for i in range(highest + 1)]
-    columns["name"] = [session.names.get(i, f"object {i}" if i in ids else "") for i in range(highest + 1)]
+    columns["name"] = [names.get(i, f"object {i}" if i in ids else "") for i in range(highest + 1)]
     layer.features = _with_columns(layer.features, columns)
 
 
@@ -172,16 +170,16 @@ def find_tracks(session: Session) -> Callable[[], CentroidTracks]:
     return run
 
 
-def show_tracks(session: Session, found: CentroidTracks) -> Tracks:
-    """Add a Tracks layer of centroids, lying on the masks."""
-    rows = session.stack.to_layer(found.data[:, 1:])
-    layer: Tracks = session.viewer.add_tracks(
+def show_tracks(viewer: ViewerModel, stack: LayerStack, found: CentroidTracks) -> Tracks:
+    """Add a Tracks layer of centroids, lying on the masks of a stack."""
+    rows = stack.to_layer(found.data[:, 1:])
+    layer: Tracks = viewer.add_tracks(
         np.column_stack([found.data[:, :1], rows]),
         graph=found.graph,
         properties=found.properties,
-        name=f"{session.image.name} tracks",
+        name=f"{stack.layer.name} tracks",
         metadata={METADATA_KEY: {"tracks": True}},
-        **transforms(session.image),
+        **transforms(stack.layer),
     )
     return layer
 
@@ -275,9 +273,17 @@ def has_more(path: Path, project: Project) -> bool:
 def take_up(session: Session, project: Project) -> None:
     """Put the prompts and names of a project of the same video into a session."""
     session.finish()
+    there = session.prompts_to_keep
+    known = set(map(_identity, there))
+    new = [p for p in project.prompts if _identity(p) not in known]
+    if both := sorted({p.object_id for p in there} & {p.object_id for p in new}):
+        numbers = ", ".join(map(str, both))
+        session.warned.emit(
+            f"The project has prompts of object {numbers}, which is prompted here too: they are one object "
+            "now. If that is not one thing, take one of them back."
+        )
     session.names.update(project.names)
-    known = set(map(_identity, session.prompts_to_keep))
-    session.add_prompts([p for p in project.prompts if _identity(p) not in known])
+    session.add_prompts(new)
 
 
 def _identity(prompt: Prompt) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,15 @@ from .asking import Asking
 from .canvas import MaskCanvas, Stroke, ids_in, largest_id_in, make_labels, require_fit
 from .drawing import Drawing
 from .history import History
-from .leftovers import leave, leave_frame_axis, left_frame_axis, take_up
+from .leftovers import leave, leave_frame_axis, leave_layers, left_frame_axis, take_up
 from .objects import Objects
 from .passes import Passes
 from .position import Position
 from .prompt_layers import place_on
-from .prompts import PromptLayers
+from .prompts import Key, PromptLayers
 from .records import Records
 from .slices import SlicedWork
-from .stacks import LayerStack, stack_of
+from .stacks import LayerStack, Plane, stack_of
 from .timers import single_shot
 from .undoing import Undoing
 from .worker import MaskUse, PassEnd, PromptAnswer, TrackerChoice, TrackerThread, sentence
@@ -193,15 +193,18 @@ class Session(QObject):
         if layer is None:
             layer = make_labels(self.viewer, self.stack)
         self._disconnect_labels()
-        self.drawing.use(MaskCanvas(self.viewer, layer, self.stack, self._on_painted))
+        self.drawing.use(
+            MaskCanvas(self.viewer, layer, self.stack, self._on_painted, self._on_painted_elsewhere)
+        )
         layer.events.selected_label.connect(self._on_selected_label)
         layer.events.colormap.connect(self._restyle)
+        layer.events.show_selected_label.connect(self._restyle)
         layer.events.data.connect(self._on_labels_data)
         self.layers_chosen.emit()
         self._looking.do(self._look_for_objects(layer))
 
     def _look_for_objects(self, layer: Labels) -> Iterator[None]:
-        for found in ids_in(layer):
+        for found in ids_in(layer, self.image):
             if layer is not self.labels:
                 return
             new = found - self.objects.in_labels
@@ -236,6 +239,7 @@ class Session(QObject):
             with suppress(ValueError, TypeError, RuntimeError):
                 self.labels.events.selected_label.disconnect(self._on_selected_label)
                 self.labels.events.colormap.disconnect(self._restyle)
+                self.labels.events.show_selected_label.disconnect(self._restyle)
                 self.labels.events.data.disconnect(self._on_labels_data)
 
     @property
@@ -403,8 +407,7 @@ class Session(QObject):
         if self.tracking:
             raise UsageError("Objects cannot be removed while tracking; press Stop first.")
         self._need_canvas()
-        self._looking.finish()
-        self._work.do(self._remove(object_id))
+        self._change_frames(self._remove(object_id))
 
     def _remove(self, object_id: int) -> Iterator[None]:
         asking = self.asking
@@ -434,6 +437,8 @@ class Session(QObject):
 
         What was painted over their mask goes with it.
         """
+        if frame is None:
+            self._come_to_view()
         self.asking.clear(((self.current_frame if frame is None else frame), self.current_object))
 
     @property
@@ -474,6 +479,8 @@ class Session(QObject):
 
         An empty mask says that the object is not there.
         """
+        if frame is None:
+            self._come_to_view()
         self._need_canvas()
         at = self.current_frame if frame is None else frame
         self.asking.give([(at, self.current_object if object_id is None else object_id)])
@@ -484,6 +491,11 @@ class Session(QObject):
         # A label that was only painted over becomes no object to be tracked by that.
         self.objects.add(self.drawing.note_painted(strokes, known, self.asking.state))
         self.state_changed.emit()  # it can be undone
+        self.changed.emit()
+
+    def _on_painted_elsewhere(self, painted: Mapping[Plane, set[Key]]) -> None:
+        """Note what is painted in another plane before it is gone over to, as while this one is tracked."""
+        self.objects.add(self.drawing.note_painted_elsewhere(painted))
         self.changed.emit()
 
     def _on_selected_label(self, event: Any = None) -> None:
@@ -585,9 +597,20 @@ class Session(QObject):
         if self._work.is_busy:
             raise UsageError("Frames are still being changed, by undo or a removal; track when that is done.")
         self._need_canvas()
-        self.asking.give_painted()
+        self.read_prompts()
+        # Labels that were there before stay, retouched or not, unless they are prompted.
+        if retouched := self.asking.give_painted(self.objects.in_labels - self.asking.object_ids):
+            self._tell_of_retouched(retouched)
         self.passes.begin(direction, start, frames, objects)
         self.state_changed.emit()
+
+    def _tell_of_retouched(self, object_ids: Collection[int]) -> None:
+        assert self.labels is not None
+        numbers = ", ".join(map(str, sorted(object_ids)))
+        self.noticed.emit(
+            f"The labels '{self.labels.name}' had object {numbers} already, which has no prompts: it is not "
+            "tracked, and what you painted of it stays. To track it, press 'Use painted' in a frame of it."
+        )
 
     @property
     def tracking(self) -> bool:
@@ -610,20 +633,34 @@ class Session(QObject):
     def undo(self) -> None:
         """Take the newest step back: prompts, and the masks that they changed."""
         if self._may_swap():
-            self._work.do(self._undoing.undo(self._work.is_busy))
+            self._change_frames(self._undoing.undo(self._is_changing_soon))
 
     def redo(self) -> None:
         """Do the step that was undone last once more."""
         if self._may_swap():
-            self._work.do(self._undoing.redo(self._work.is_busy))
+            self._change_frames(self._undoing.redo(self._is_changing_soon))
 
     def _may_swap(self) -> bool:
         if self.tracking:
             self.noticed.emit("Undo and redo wait until tracking has stopped.")
             return False
         self._told.clear()
-        self._looking.finish()
         return True
+
+    @property
+    def _is_changing_soon(self) -> bool:
+        """Whether other work comes before what changes frames next."""
+        return self._work.is_busy or self._looking.is_busy
+
+    def _change_frames(self, changing: Iterator[None]) -> None:
+        """Change frames one after the other, once the labels in them have been looked at."""
+        self._work.do(self._look_through())
+        self._work.do(changing)
+
+    def _look_through(self) -> Iterator[None]:
+        while self._looking.is_busy:
+            self._looking.finish(0)  # one frame
+            yield
 
     # Where the viewer is
 
@@ -652,6 +689,17 @@ class Session(QObject):
             self.passes.follow_no_more()
         self._rest_timer.start()
         self.state_changed.emit()
+
+    def _come_to_view(self) -> None:
+        """Go over to the plane in view, which is waited for otherwise, before something is done in it."""
+        here = stack_of(self.image, self.stack.frame_axis, self._position.place())
+        if here.picked == self.stack.picked:
+            return
+        if self.tracking or self._work.is_busy:
+            raise UsageError(
+                "Another plane of the image is being tracked or changed; do this when that is done, or stop it."
+            )
+        self._change_stack(here)
 
     def _on_rest(self) -> None:
         """Look where the viewer came to rest: at another plane perhaps, and a frame to be prompted next."""
@@ -861,6 +909,7 @@ class Session(QObject):
             self._close()
 
     def _close(self) -> None:
+        leave_layers(self.image, self.points, self.boxes, self.labels)
         if self.labels is not None:
             leave(self.labels, self.objects, self.drawing, self.prompts)
         self._closed = True

@@ -581,7 +581,7 @@ class SurgSam2Widget(QWidget):
                     "The project's video came from no file; open it, choose it above, and open the project "
                     "again."
                 )
-        for image in found:
+        for image in sorted(found, key=lambda image: image is not current):  # channels are of one file
             source = autosaves.source_path(image)
             if source is not None and source.samefile(project.video):
                 return image

@@ -11,7 +11,7 @@ from .download import Progress, ensure_downloaded, verify
 from .registry import CACHE_VARIABLE, DEFAULT_MODEL, RegistryEntry, cache_folder, registry, registry_entry
 
 if TYPE_CHECKING:
-    from .loading import Model, available_devices, load_model, resolve_device
+    from .loading import Model, available_devices, check_model, load_model, resolve_device
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -21,6 +21,7 @@ __all__ = [
     "RegistryEntry",
     "available_devices",
     "cache_folder",
+    "check_model",
     "ensure_downloaded",
     "load_model",
     "registry",
@@ -31,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Model", "available_devices", "load_model", "resolve_device"):
+    if name in ("Model", "available_devices", "check_model", "load_model", "resolve_device"):
         from . import loading
 
         return getattr(loading, name)

@@ -92,9 +92,8 @@ def load_model(
     DeviceMemoryError
         If the device has no room for it.
     """
-    chosen = resolve_device(device)  # before a long download
-    if image_size is not None:
-        check_image_size(image_size)
+    check_model(name_or_path, image_size=image_size, device=device)  # before a long download
+    chosen = resolve_device(device)
     path, default_size = _locate(name_or_path, progress)
     state, metadata = read_checkpoint(path)
     network = build_network(state, metadata, path)
@@ -109,6 +108,20 @@ def load_model(
             "take a smaller model or the device 'cpu'."
         ) from error
     return Model(str(name_or_path), path, network.eval(), size, chosen)
+
+
+def check_model(
+    name_or_path: str | Path, *, image_size: int | None = None, device: str | torch.device = "auto"
+) -> None:
+    """Check what can be told of a model without downloading or reading it; all is as of `load_model`."""
+    resolve_device(device)
+    if image_size is not None:
+        check_image_size(image_size)
+    path = expanded(name_or_path)
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
+        _require_file(path)
+    else:
+        registry_entry(str(name_or_path))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -168,6 +181,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def _require_file(path: Path) -> None:
+    if os.path.isdir(path):  # noqa: PTH112  # those of pathlib raise where a folder may not be entered
+        raise CheckpointError(f"'{path}' is a folder; a checkpoint is a file. Give the file itself.")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise CheckpointError(
+            f"There is no checkpoint at '{path}', or it may not be looked at; check the path and the "
+            "permissions."
+        )
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read parameters and metadata of a checkpoint; nothing in the file is executed.
 
@@ -176,13 +199,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     CheckpointError
         If the file is missing or is not a checkpoint.
     """
-    if os.path.isdir(path):  # noqa: PTH112  # those of pathlib raise where a folder may not be entered
-        raise CheckpointError(f"'{path}' is a folder; a checkpoint is a file. Give the file itself.")
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise CheckpointError(
-            f"There is no checkpoint at '{path}', or it may not be looked at; check the path and the "
-            "permissions."
-        )
+    _require_file(path)
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:

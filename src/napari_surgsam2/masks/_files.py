@@ -52,7 +52,7 @@ def label_target(path: str | os.PathLike[str]) -> tuple[Path, Format]:
         If the name asks for none, or is too long.
     """
     text = os.fspath(path)
-    target = Path(text).absolute()
+    target = expanded(text).absolute()
     suffix = target.suffix.lower()
     if target.name in ("", ".."):
         raise UsageError(f"The output {text!r} has no name; give a file or a new folder.")

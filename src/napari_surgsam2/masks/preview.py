@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_surgsam2.errors import OutputError, UsageError
 from napari_surgsam2.files import made_aside, writing
+from napari_surgsam2.paths import expanded
 
 from ._arrays import LabelArray, volume_shape
 from ._files import Format, check_target
@@ -64,7 +65,7 @@ def check_preview(path: str | os.PathLike[str], *, overwrite: bool = False) -> P
     OutputError
         If the file exists and is not to be replaced, or the folder is missing.
     """
-    target = Path(path).absolute()
+    target = expanded(path).absolute()
     if target.suffix.lower() not in _SUFFIXES:
         raise UsageError(
             f"The preview {target.name!r} ends in {target.suffix!r}; it must end in one of "

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_surgsam2.errors import UsageError
+from napari_surgsam2.paths import expanded
 
 from ._arrays import as_labels
 from .coco import CocoLabels
@@ -51,7 +52,7 @@ def read_labels(path: str | os.PathLike[str]) -> Any:
     one, or else its `id`: without tracks each annotation is an object of its own. Where one of these is 0,
     all are raised by 1. Of overlapping annotations the later one wins.
     """
-    source = Path(path).absolute()
+    source = expanded(path).absolute()
     if not source.exists():
         raise UsageError(f"The labels {source} do not exist; check the path.")
     try:

@@ -62,7 +62,8 @@ class _Normed(nn.Sequential):
                 conv.weight, None, mean, variance, norm.eps, norm.weight, norm.bias
             )
             channels_last = weight.detach().contiguous(memory_format=torch.channels_last)
-            kernel = transform_kernel(weight) if self._tiled else None
+            on_cpu = weight.device.type == "cpu"  # others do without, and MPS has no float64 to make it in
+            kernel = transform_kernel(weight) if self._tiled and on_cpu else None
             self._folded = key, _Folded(channels_last, bias.detach(), kernel)
         return self._folded[1]
 

@@ -1,6 +1,13 @@
 """Objects, memories, pruning, and the tracker itself."""
 
-from .propagation import Direction, NeededFrames, Propagation, visited_range
+from .propagation import (
+    Direction,
+    NeededFrames,
+    Propagation,
+    check_direction,
+    first_frame,
+    visited_range,
+)
 from .pruning import EfficientFramePruning, PruningStrategy
 from .result import FrameResult, MemoryUse
 from .state import load_state, save_state
@@ -15,6 +22,8 @@ __all__ = [
     "Propagation",
     "PruningStrategy",
     "Tracker",
+    "check_direction",
+    "first_frame",
     "load_state",
     "save_state",
     "visited_range",

@@ -259,8 +259,8 @@ class MemoryStore:
             place = "a temporary file" if self._path is None else f"'{self._path}'"
             folder = _temporary_folder() if self._path is None else self._path.parent
             raise OutputError(
-                f"Masks of frames before cannot be kept in {place} ({error}); free space in '{folder}' and "
-                "try again."
+                f"Masks of frames before cannot be kept in {place} ({error}); see that '{folder}' has space "
+                "and can be written to, and try again."
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
@@ -283,7 +283,9 @@ def _temporary_folder() -> str:
 def _open_reduced(path: Path | None) -> sqlite3.Connection:
     # An empty name is a private database in a temporary file, deleted when closed. One thread at a time uses
     # a tracker, but not always the same one.
-    database = sqlite3.connect(path or "", check_same_thread=False, isolation_level=None)
+    # Whoever names a file keeps others from it, and not every network has the locks that SQLite wants.
+    name = "" if path is None else f"{path.absolute().as_uri()}?nolock=1"
+    database = sqlite3.connect(name, check_same_thread=False, isolation_level=None, uri=path is not None)
     try:
         database.execute("PRAGMA synchronous = OFF")  # a power cut costs the run's state, not the masks
         database.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -38,15 +38,44 @@ def visited_range(frames: tuple[int, int | None] | None, n_frames: int) -> tuple
     """
     try:
         first, last = frames or (0, None)
+        low, high = operator.index(first), n_frames if last is None else operator.index(last)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"frames is {frames!r}; it must be two numbers, or None.") from error
-    low, high = operator.index(first), n_frames if last is None else operator.index(last)
+        raise UsageError(f"frames is {frames!r}; it must be two whole numbers, or None.") from error
     if not 0 <= low < high <= n_frames:
         raise UsageError(
             f"The frames are {low}:{high}; the video has {n_frames} frames, so that they must lie within "
             f"0:{n_frames}, the first below the second."
         )
     return low, high
+
+
+def check_direction(direction: str) -> None:
+    """Raise UsageError if there is no such direction."""
+    if direction not in ("forward", "backward", "both"):
+        raise UsageError(f"direction is {direction!r}; it must be 'forward', 'backward' or 'both'.")
+
+
+def first_frame(prompted: Collection[int], frames: tuple[int, int], direction: Direction) -> int:
+    """Return the frame of a range that a pass begins with; `prompted` are those that say where objects are.
+
+    Raises
+    ------
+    UsageError
+        If the range cannot be reached from them in that direction.
+    """
+    low, high = frames
+    within = [f for f in prompted if low <= f < high]
+    before, behind = min(prompted) < low, max(prompted) >= high
+    if before and direction != "backward":
+        return low
+    if within:
+        return min(within)
+    if behind and direction != "forward":
+        return high - 1
+    raise UsageError(
+        f"Frames {low}:{high} cannot be reached going {direction} from what is prompted, on frame "
+        f"{min(prompted) if behind else max(prompted)}. Prompt one of them, or go another way."
+    )
 
 
 @dataclass(frozen=True)
@@ -146,8 +175,7 @@ class _Pass:
         frames: tuple[int, int | None] | None,
         objects: Sequence[int] | None,
     ) -> None:
-        if direction not in ("forward", "backward", "both"):
-            raise UsageError(f"direction is {direction!r}; it must be 'forward', 'backward' or 'both'.")
+        check_direction(direction)
         self._tracker = tracker
         self._direction = direction
         self._objects = None if objects is None else set(objects)
@@ -176,19 +204,7 @@ class _Pass:
                     f"start is {start}; it must be a frame from {self._low} to {self._high - 1}."
                 )
             return start
-        within = [f for f in prompted if self._low <= f < self._high]
-        before, behind = min(prompted) < self._low, max(prompted) >= self._high
-        if before and self._direction != "backward":
-            return self._low
-        if within:
-            return min(within)
-        if behind and self._direction != "forward":
-            return self._high - 1
-        raise UsageError(
-            f"Frames {self._low}:{self._high} cannot be reached going {self._direction} from what is "
-            f"prompted, on frame {min(prompted) if behind else max(prompted)}. Prompt one of them, or go "
-            "another way."
-        )
+        return first_frame(prompted, (self._low, self._high), self._direction)
 
     def _last_frame(self, stop: int | None) -> int:
         end, sign = (self._low - 1, -1) if self._direction == "backward" else (self._high, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_surgsam2.checkpoints import Model
 from napari_surgsam2.checkpoints.loading import is_out_of_memory
-from napari_surgsam2.errors import DeviceMemoryError, PromptError
+from napari_surgsam2.errors import DeviceMemoryError, PromptError, UsageError
 from napari_surgsam2.network import (
     ConvNetConfig,
     Decoded,
@@ -86,6 +86,10 @@ class Tracker:
         pruning: PruningStrategy | None = None,
         overflow: Path | None = None,
     ) -> None:
+        if not isinstance(model, Model):
+            raise UsageError(f"model is {model!r:.60}; it must be a Model: load_model({str(model)!r:.60}).")
+        if settings is not None and not isinstance(settings, TrackingSettings):
+            raise UsageError(f"settings is {settings!r:.60}; it must be a TrackingSettings.")
         self.model = model
         self.video = video if isinstance(video, Video) else open_video(video)
         self.settings = settings or TrackingSettings()
@@ -540,7 +544,7 @@ class Tracker:
         keys, values = network.memory_attention.project_memory(memories)
         host = memories.cpu()
         for b, (obj, memory) in enumerate(zip(objects, self._host_memories(decoded, reverse), strict=True)):
-            memory.features = host[b]
+            memory.features = host[b].clone()  # of a view all of them would stay with the last one
             memory.active = ActiveMemory(memories[b], keys[b], values[b])
             obj.active.add(frame)
             self._store.put(obj.object_id, frame, memory)
@@ -695,7 +699,7 @@ class Tracker:
         logits, pointers = decoded.logits[:, 0].cpu(), decoded.pointer.float().cpu()
         scores, ious = decoded.score[:, 0].tolist(), decoded.iou[:, 0].tolist()
         for b, (score, iou) in enumerate(zip(scores, ious, strict=True)):
-            yield FrameMemory(logits[b], pointers[b], score, reverse, iou)
+            yield FrameMemory(logits[b].clone(), pointers[b].clone(), score, reverse, iou)
 
     def _activate(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> ActiveMemory:
         """Bring a memory to the device."""

@@ -128,7 +128,10 @@ class StackVideo(Video):
 
     def reopen(self) -> StackVideo:
         """Return an independent handle on the same source, with the same contrast limits."""
-        return StackVideo(self._open_array, self._plan, self._info, self._contrast)
+        handle = StackVideo(self._open_array, self._plan, self._info, self._contrast)
+        if self.path is None:  # one array for all of them, which may read from a file of its own
+            handle._lock = self._lock
+        return handle
 
     @property
     def part(self) -> dict[str, Any]:
