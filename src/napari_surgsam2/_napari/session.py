@@ -697,7 +697,7 @@ class Session(QObject):
             return
         if self.tracking or self._work.is_busy:
             raise UsageError(
-                "Another plane of the image is being tracked or changed; do this when that is done, or stop it."
+                "Another plane of the image is being tracked or changed; do this when that is done."
             )
         self._change_stack(here)
 
