@@ -97,3 +97,11 @@ def test_the_right_button_and_control_say_what_does_not_belong(
     assert [p.positive for p in widget.session.all_prompts] == [True, False, False, False, True]
     symbols = [str(s.value) for s in widget.session.points.symbol]
     assert symbols == ["disc", "x", "x", "x", "disc"]
+
+    place = mouse.at(80, 230)
+    qtbot.mousePress(mouse.canvas.native, Qt.MouseButton.RightButton, pos=place)
+    widget.session.prompts.remind()  # as where the viewer came to rest at another plane meanwhile
+    qtbot.mouseRelease(mouse.canvas.native, Qt.MouseButton.RightButton, pos=place)
+    widget.wait()
+    assert not widget.session.all_prompts[-1].positive
+    assert len(widget.session.all_prompts) == 6

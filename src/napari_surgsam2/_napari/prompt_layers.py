@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -453,10 +453,17 @@ class ClickMode:
         wanted = {"object_id": object_id, "label": int(positive != flipped)}
         _set_defaults(self.layer, wanted)
 
-    def _on_press(self, layer: Points, event: Any) -> None:
-        """Choose the polarity by the button: right, middle or with Control is the other one."""
+    def _on_press(self, layer: Points, event: Any) -> Iterator[None]:
+        """Choose the polarity by the button: right, middle or with Control is the other one.
+
+        napari adds the point on release; what ends meanwhile may have chosen for the next one.
+        """
         if layer.mode == "add":
             other = event.button in (_RIGHT, _MIDDLE) or "Control" in event.modifiers
+            self.apply(flipped=other)
+            yield
+            while event.type == "mouse_move":
+                yield
             self.apply(flipped=other)
 
 
