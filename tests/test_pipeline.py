@@ -184,7 +184,12 @@ def test_an_error_on_the_way_keeps_what_is_done(model, clip, expected, tmp_path)
 
 
 @pytest.mark.parametrize("at", [1, 6, 20])
-def test_a_frame_that_was_not_written_is_done_again(at, model, clip, expected, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "more", [[], [ns.Point(3 + 19, 45, 60, 2, False)]], ids=["", "with a correction there"]
+)
+def test_a_frame_that_was_not_written_is_done_again(at, more, model, clip, tmp_path, monkeypatch) -> None:
+    prompts = [*PROMPTS, *more]
+    expected = ns.track(clip, prompts, model=model)
     written = 0
     write = LabelVolume.__setitem__
 
@@ -195,7 +200,7 @@ def test_a_frame_that_was_not_written_is_done_again(at, model, clip, expected, t
             raise KeyboardInterrupt
         write(volume, frame, labels)
 
-    job = TrackJob(video=clip, prompts=PROMPTS, model=model, output=tmp_path / "masks.zarr", resume=True)
+    job = TrackJob(video=clip, prompts=prompts, model=model, output=tmp_path / "masks.zarr", resume=True)
     with monkeypatch.context() as patch:
         patch.setattr(LabelVolume, "__setitem__", dies)
         with pytest.raises(KeyboardInterrupt):

@@ -110,7 +110,8 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
         raise OutputError(
             f"The state of the interrupted run, '{path}', cannot be read ({error}); start anew with --force."
         ) from error
-    _forget_ahead(tracker, document["propagation"])
+    position = document["propagation"]
+    _forget_ahead(tracker, position)
     for entry in document["objects"]:
         obj = TrackedObject(entry["id"])
         tracker._objects[obj.object_id] = obj
@@ -125,19 +126,37 @@ def load_state(tracker: Tracker, path: Path) -> dict[str, Any]:
                 features=tensors.get(f"{m['name']}/features"),
                 prompted=m["prompted"],
             )
+            if _is_ahead(position, m["frame"], memory):
+                if not memory.prompted:
+                    continue
+                if (prompts := obj.prompts[m["frame"]]).only_negative:  # they waited to be tracked to
+                    prompts.pending = True
+                    continue
             if memory.prompted:
                 obj.conditioning[m["frame"]] = memory
             else:
                 tracker._store.restore(obj.object_id, m["frame"], memory)
-        obj.visited = {int(f): Visit(r, obj.conditioning[int(f)]) for f, r in entry["visited"].items()}
-    state: dict[str, Any] = document["propagation"]
+        visited = {int(frame): reverse for frame, reverse in entry["visited"].items()}
+        obj.visited = {f: Visit(r, obj.conditioning[f]) for f, r in visited.items() if f in obj.conditioning}
+    state: dict[str, Any] = position
     return state
+
+
+def _is_forward(position: Mapping[str, Any]) -> bool:
+    return position["backward_from"] is None and position["next"] > position["start"]
+
+
+def _is_ahead(position: Mapping[str, Any], frame: int, memory: FrameMemory) -> bool:
+    """Whether a memory is of a frame that the pass broke off in: going on makes it again."""
+    is_forward = _is_forward(position)
+    reached = frame >= position["next"] if is_forward else frame <= position["next"]
+    return reached and memory.reverse != is_forward
 
 
 def _forget_ahead(tracker: Tracker, position: Mapping[str, Any]) -> None:
     """Forget masks that were kept after the state was written: going on makes them again."""
     frame = position["next"]
-    is_forward = position["backward_from"] is None and frame > position["start"]
+    is_forward = _is_forward(position)
     if is_forward:
         tracker._store.forget_ahead(frame, reverse=False)
     # The whole way back is still ahead of a pass that goes forward.
