@@ -36,6 +36,7 @@ def test_the_defaults_are_those_of_the_paper() -> None:
         ("obey_clicks", 1, "True or False"),
         ("doubt_masks", "no", "True or False"),
         ("mirrored", "yes", "True, False or 'auto'"),
+        ("cropped", 1.5, "True, False or 'auto'"),
     ],
 )
 def test_a_value_out_of_range_is_told_with_the_rule(name: str, value: Any, rule: str) -> None:

@@ -126,6 +126,11 @@ class TrackingSettings(_Settings):
         take the average of the masks, for three more encodings of that frame. Not where the object was
         tracked to the frame before it was prompted: memories tell of it there. "auto" does so with small
         convolutional networks such as `nano`, whose masks gain by it; SAM 2 does not.
+    cropped : {"auto", True, False}
+        Look only at the picture where there is black around it, as in endoscopy: at what is not black in the
+        first, the middle or the last frame, unless much in it is black too. What is left out never has a
+        mask. "auto" does so with small convolutional networks such as `nano`, which see more of things so;
+        SAM 2 does not.
     fill_holes : int
         Holes of a mask up to this area are filled, in pixels of the video; 0 leaves masks as they are.
     remove_speckles : int
@@ -156,6 +161,7 @@ class TrackingSettings(_Settings):
     doubt_masks: bool = True
     exclusive: bool = True
     mirrored: bool | Literal["auto"] = "auto"
+    cropped: bool | Literal["auto"] = "auto"
     fill_holes: int = 0
     remove_speckles: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -172,8 +178,9 @@ class TrackingSettings(_Settings):
         for name in ("obey_clicks", "doubt_masks", "exclusive"):
             if not isinstance(value := getattr(self, name), bool):
                 raise UsageError(f"{name} is {value!r}; it must be True or False.")
-        if not isinstance(self.mirrored, bool) and self.mirrored != "auto":
-            raise UsageError(f"mirrored is {self.mirrored!r}; it must be True, False or 'auto'.")
+        for name in ("mirrored", "cropped"):
+            if not isinstance(value := getattr(self, name), bool) and value != "auto":
+                raise UsageError(f"{name} is {value!r}; it must be True, False or 'auto'.")
         for name in ("fill_holes", "remove_speckles", "feature_cache_bytes", "memory_bytes"):
             self._require_integer(name, at_least=0)
         self._require_integer("read_ahead", at_least=0, at_most=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from napari_surgsam2.prompts import BoolArray
 from napari_surgsam2.video import Video, resize_frame
 
 from .views import LOOKS, View
+from .window import Window, find_window, whole
 
 
 class FeatureCache:
@@ -73,13 +75,21 @@ class FrameEncoder:
         The frames.
     cache_bytes : int
         How much memory of the device the features of recent frames may take.
+    cropped : bool
+        Whether the black around the picture is left out.
     """
 
-    def __init__(self, model: Model, video: Video, cache_bytes: int) -> None:
+    def __init__(self, model: Model, video: Video, cache_bytes: int, cropped: bool) -> None:
         self._model = model
         self._video = video
+        self._cropped = cropped
         self.cache = FeatureCache(cache_bytes)
         self._views: tuple[int, list[View]] | None = None  # of the frame that was last asked for
+
+    @cached_property
+    def window(self) -> Window:
+        """What is looked at of every frame."""
+        return find_window(self._video) if self._cropped else whole(self._video)
 
     @property
     def is_fast_on_cpu(self) -> bool:
@@ -122,12 +132,12 @@ class FrameEncoder:
 
     def image(self, frame: npt.NDArray[np.uint8]) -> Tensor:
         """Resize a frame, (Y, X, 3) uint8, for the network: (S, S, 3) uint8."""
-        return torch.from_numpy(resize_frame(frame, self._model.image_size))
+        return torch.from_numpy(resize_frame(frame[self.window.slices], self._model.image_size))
 
     def mask(self, mask: BoolArray) -> Tensor:
         """Resize a mask, (Y, X) bool, for the network: (1, 1, S, S) bool, on the device."""
         side = (self._model.image_size, self._model.image_size)
-        tensor = torch.from_numpy(mask)[None, None].float()
+        tensor = torch.from_numpy(mask[self.window.slices])[None, None].float()
         if tensor.shape[-2:] != side:
             tensor = F.interpolate(tensor, side, mode="bilinear", antialias=True)
         top = float(tensor.max())

@@ -12,6 +12,7 @@ from napari_surgsam2.network import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PO
 from napari_surgsam2.prompts import Box, Mask, Point, Prompt
 
 from .memory import FrameMemory
+from .window import Window
 
 
 @dataclass(eq=False)
@@ -63,7 +64,7 @@ class FramePrompts:
         """Whether nothing says where the object is."""
         return self.mask is None and self.box is None and not any(p.positive for p in self.points)
 
-    def network_points(self, video_shape: tuple[int, int], image_size: int) -> tuple[Tensor, Tensor]:
+    def network_points(self, window: Window, image_size: int) -> tuple[Tensor, Tensor]:
         """Return points and box corners for the network: (1, N, 2) in (x, y) order and (1, N) labels."""
         xy: list[tuple[float, float]] = []
         labels: list[int] = []
@@ -72,9 +73,8 @@ class FramePrompts:
             labels += [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]
         xy += [(p.x, p.y) for p in self.points]
         labels += [POSITIVE if p.positive else NEGATIVE for p in self.points]
-        height, width = video_shape
-        scale = torch.tensor([image_size / width, image_size / height])
-        return torch.tensor(xy, dtype=torch.float32)[None] * scale, torch.tensor(labels)[None]
+        places = window.scaled(torch.tensor(xy, dtype=torch.float32), image_size)
+        return places[None], torch.tensor(labels)[None]
 
     def all(self) -> Sequence[Prompt]:
         """Return the prompts, a mask first, so that adding them again in turn gives the same."""

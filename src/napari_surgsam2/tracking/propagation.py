@@ -319,6 +319,7 @@ class _Pass:
 
     def _leg(self, frames: range, reverse: bool) -> Generator[FrameResult, None, None]:
         tracker = self._tracker
+        _ = tracker._frames.window  # found here rather than in the thread that reads ahead
         ahead = _FramesAhead(tracker, frames, len(self._chosen()))
         try:
             for frame in frames:

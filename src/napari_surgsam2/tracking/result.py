@@ -10,11 +10,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from napari_surgsam2.network import GIVEN_MASK_LOGIT
+from napari_surgsam2.network import GIVEN_MASK_LOGIT, NO_OBJECT_LOGIT
 from napari_surgsam2.prompts import BoolArray
 
 from .cleanup import clean_mask
 from .threads import threads_left, torch_threads
+from .window import Window
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class FrameResult:
         IoU that the network predicts of each mask with the true one, between 0 and 1; 1 of a given mask.
     video_shape : tuple of 2 ints
         Height and width of the video, (Y, X).
+    window : Window, optional
+        Where in the video the logits are; all of it if left out.
     memory : mapping of int to MemoryUse
         By object id, for the objects that were tracked into this frame just now.
     given : mapping of int to ndarray, shape (Y, X), bool
@@ -70,6 +73,7 @@ class FrameResult:
     scores: npt.NDArray[np.float32]
     ious: npt.NDArray[np.float32]
     video_shape: tuple[int, int]
+    window: Window | None = None
     memory: Mapping[int, MemoryUse] = field(default_factory=dict)
     given: Mapping[int, BoolArray] = field(default_factory=dict)
     exclusive: bool = True
@@ -92,8 +96,13 @@ class FrameResult:
             return np.zeros((0, *self.video_shape), dtype=np.float32)
         small = torch.from_numpy(self.logits)[:, None]
         with torch_threads(threads_left()):  # while frames are encoded ahead, more would wait for one another
-            large = F.interpolate(small, self.video_shape, mode="bilinear")
+            shape = self.video_shape if self.window is None else self.window.shape
+            large = F.interpolate(small, shape, mode="bilinear")
         logits: npt.NDArray[np.float32] = large[:, 0].numpy()
+        if self.window is not None and shape != self.video_shape:
+            inside = logits
+            logits = np.full((len(inside), *self.video_shape), NO_OBJECT_LOGIT, dtype=np.float32)
+            logits[:, *self.window.slices] = inside
         for object_id, mask in self.given.items():
             logits[self.object_ids == object_id] = np.where(mask, GIVEN_MASK_LOGIT, -GIVEN_MASK_LOGIT)
         return logits

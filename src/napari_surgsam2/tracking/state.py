@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .tracker import Tracker
 
 _KEY = "napari_surgsam2.tracking"
-_VERSION = 2
+_VERSION = 3
 
 
 def save_state(tracker: Tracker, position: Mapping[str, Any], needed: NeededFrames, path: Path) -> None:

@@ -95,7 +95,8 @@ class Tracker:
         self.settings = settings or TrackingSettings()
         config = model.network.config
         self._objects: dict[int, TrackedObject] = {}
-        self._frames = FrameEncoder(model, self.video, self.settings.feature_cache_bytes)
+        cropped = self._is_small if self.settings.cropped == "auto" else self.settings.cropped
+        self._frames = FrameEncoder(model, self.video, self.settings.feature_cache_bytes, cropped)
         window = max(config.num_maskmem, config.max_object_pointers, MEMORY_OF_PLACE)
         self._store = MemoryStore(self.settings.memory_bytes, window, overflow)
         slots = config.num_maskmem
@@ -600,6 +601,7 @@ class Tracker:
             scores=torch.tensor([memory.score for _, memory in found]).sigmoid().numpy(),
             ious=np.array([memory.iou for _, memory in found], dtype=np.float32),
             video_shape=(self.video.height, self.video.width),
+            window=self._frames.window,
             memory=use or {},
             given={obj.object_id: mask for obj, _ in found if (mask := _given_mask(obj, frame)) is not None},
             exclusive=self.settings.exclusive,
@@ -639,7 +641,8 @@ class Tracker:
         if given is not None and prompts.is_given_mask:
             decoded = network.decode_given_mask(features, given)
         else:
-            xy, labels = prompts.network_points((self.video.height, self.video.width), self.model.image_size)
+            self._require_in_picture(prompts, frame)
+            xy, labels = prompts.network_points(self._frames.window, self.model.image_size)
             if given is not None and prompts.mask_pending:
                 (prior,) = self._host_memories(network.decode_given_mask(features, given), reverse)
                 prior.prompted = True
@@ -692,8 +695,18 @@ class Tracker:
     def _places(self, clicks: Sequence[Point]) -> Tensor:
         """Return where positive clicks are in what the network sees: (N, 2), (x, y)."""
         xy = [(p.x, p.y) for p in clicks if p.positive]
-        scale = torch.tensor([self.model.image_size / n for n in (self.video.width, self.video.height)])
-        return (torch.tensor(xy, dtype=torch.float32).reshape(-1, 2) * scale).to(self.model.device)
+        places = torch.tensor(xy, dtype=torch.float32).reshape(-1, 2)
+        return self._frames.window.scaled(places, self.model.image_size).to(self.model.device)
+
+    def _require_in_picture(self, prompts: FramePrompts, frame: int) -> None:
+        """Raise PromptError if a positive click is in the black around the picture."""
+        for p in prompts.points:
+            if p.positive and not self._frames.window.has(p.y, p.x):
+                raise PromptError(
+                    f"The point at y = {p.y:g}, x = {p.x:g} on frame {frame} is in the black around the "
+                    "picture, which is left out; place it in the picture, or set cropped to False in "
+                    "TrackingSettings."
+                )
 
     def _host_memories(self, decoded: Decoded, reverse: bool) -> Iterator[FrameMemory]:
         logits, pointers = decoded.logits[:, 0].cpu(), decoded.pointer.float().cpu()
