@@ -321,7 +321,7 @@ BAD_VALUES = {
     "one frame": ({"frames": 5}, "frames is 5; it must be 2 entries"),
     "setting": (
         {"settings": {"speed": 1}},
-        "TrackingSettings has no setting 'speed'; it has: doubt_masks, exclusive, feature_cache",
+        "TrackingSettings has no setting 'speed'; it has: cropped, doubt_masks, exclusive, feature_cache",
     ),
     "pruning": ({"settings": {"pruning": {"prune_frames": -1}}}, "prune_frames is -1; it must be a whole"),
     "settings": ({"settings": 5}, "settings is 5; it must be an object"),

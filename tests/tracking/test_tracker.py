@@ -475,7 +475,8 @@ def test_an_object_with_nothing_but_negative_clicks_stops_no_other(tracker: Trac
         (("backward",), {"start": 5, "stop": 7}, "must be below that"),
         (("both",), {"frames": (5, 30)}, "within 0:24"),
         (("forward",), {"objects": [2]}, "no object 2"),
-        (("both",), {"frames": (5,)}, "must be two numbers"),
+        (("both",), {"frames": (5,)}, "must be two whole numbers"),
+        (("both",), {"frames": (0.0, 5)}, "must be two whole numbers"),
         (
             ("backward",),
             {"frames": (6, 16)},

@@ -301,7 +301,8 @@ class Drawing:
             if self._pass is not None:  # what follows is undone before it
                 self.begin_pass(prompts)
         if frame in self._bare:
-            self._bare[frame] = drawn
+            # What was painted is told by its difference, also where this mask has the same there.
+            self._bare[frame] = np.where((current != bare) & (drawn == current), bare, drawn)
             if not self._is_awaited(frame):
                 del self._bare[frame]
 

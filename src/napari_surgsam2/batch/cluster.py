@@ -130,7 +130,7 @@ def local_client(plan: Plan) -> Iterator[Any]:
         "preload": ["napari_surgsam2.batch.worker"],
         "dashboard": False,
         "host": "127.0.0.1",
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,  # as of `_quiet`: a worker that is ended may miss its scheduler
         # dask counts pages of mapped files, which the system takes back by itself, and would end a worker.
         "memory_limit": 0,
     }
