@@ -125,7 +125,7 @@ SOURCES = {
     ),
     "robot in gray": Source(
         "EB-GS-DualNet_2D-tracking-of-robotic-surgery-instruments",
-        "**/Grayscale/**/*.png",
+        "**/GaE_Dataset/**/Grayscale/**/*.png",  # which are in GaE_Dataset_final once more
         of_robot,
         every=40,
         first=10,  # of those numbered on through all folders

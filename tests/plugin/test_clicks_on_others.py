@@ -9,7 +9,7 @@ from napari_surgsam2 import TrackingSettings
 from napari_surgsam2.prompts import Point, central_position
 from napari_surgsam2.synthetic import make_scene
 
-from .sessions import click, overlap, session_on
+from .sessions import blob_clip, click, middle, overlap, session_on, track
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +163,31 @@ def test_what_is_painted_stays(session, instruments):
     click(session, on(instruments[2], 2))
 
     np.testing.assert_array_equal(masks(session) == 1, painted == 1)
+
+
+def test_a_click_on_what_another_object_was_tracked_to_takes_it_over(qapp):
+    """In the frame of the click at once, and from there on when it is tracked."""
+    video, moving = blob_clip(5)
+    with session_on(video) as session:
+        click(session, middle(moving))
+        track(session)
+        assert [int(session.canvas.frame(t).max()) for t in range(5)] == [1] * 5
+        before = session.canvas.frame(2).copy()
+
+        click(session, middle(moving, 2, object_id=2))
+
+        now = session.canvas.frame(2).copy()
+        assert overlap(now == 2, moving[2]) > 0.7
+        assert not (now == 1).any()
+        session.undo()
+        session.wait(30)
+        np.testing.assert_array_equal(session.canvas.frame(2), before)
+        session.redo()
+        session.wait(30)
+        np.testing.assert_array_equal(session.canvas.frame(2), now)
+        track(session, "forward")
+        for t, object_id in enumerate((1, 1, 2, 2, 2)):
+            labels = session.canvas.frame(t)
+            assert set(np.unique(labels)) == {0, object_id}, t
+            assert overlap(labels == object_id, moving[t]) > 0.6
+        assert session.told == []

@@ -10,6 +10,7 @@ from napari_surgsam2.network import Decoded
 from napari_surgsam2.tracking.plausibility import (
     Claim,
     separate,
+    went_over,
     without_hopeless,
     without_jumps,
     without_overlaps,
@@ -177,7 +178,7 @@ def test_of_logits_nearly_alike_the_better_clicked_object_has_the_pixel():
 def test_masks_that_do_not_overlap_stay_as_they_are():
     """However much one object is trusted."""
     apart = decoded(box(0, 0, 20, 64, logit=0.1), box(20, 0, 64, 64))
-    found = without_overlaps(apart, [0.1, 1.0], [], NO_POINTER)
+    found = without_overlaps(apart, [0.1, 1.0], [False, False], [], NO_POINTER)
     for before, after in zip(apart, found, strict=True):
         torch.testing.assert_close(before, after, rtol=0, atol=0)
 
@@ -190,8 +191,40 @@ def test_a_given_mask_keeps_all_its_pixels():
 
 def test_an_object_of_which_nothing_is_left_is_out_of_view():
     small, large = box(10, 10, 20, 20, logit=2.0), box(0, 0, 40, 40, logit=5.0)
-    assert there(without_overlaps(decoded(small, large), [0.8, 0.8], [], NO_POINTER)) == [False, True]
-    assert there(without_overlaps(decoded(small), [0.8], [claim(large)], NO_POINTER)) == [False]
+    both = without_overlaps(decoded(small, large), [0.8, 0.8], [False, False], [], NO_POINTER)
+    assert there(both) == [False, True]
+    assert there(without_overlaps(decoded(small), [0.8], [False], [claim(large)], NO_POINTER)) == [False]
+
+
+@pytest.mark.parametrize(("width", "back"), [(50, False), (20, True)])
+def test_what_another_object_has_did_not_come_back(width, back):
+    """However sure the network is; but an object may come back beside another one."""
+    comes, has = box(0, 0, 20, 60, logit=9.0), box(0, 0, 20, width, logit=1.0)
+    found = without_overlaps(decoded(comes, has), [1.0, 0.2], [True, False], [], NO_POINTER)
+    assert there(found) == [back, True]
+    np.testing.assert_array_equal(found.logits[1, 0], has)
+    if back:
+        np.testing.assert_array_equal(found.logits[0, 0] > 0, box(0, width, 20, 60) > 0)
+    beside = without_overlaps(decoded(comes), [1.0], [True], [claim(has, 0.2)], NO_POINTER)
+    assert there(beside) == [back]
+
+
+MIDDLE = torch.tensor([[30.0 * 4, 30.0 * 4]])  # of the first of these, in pixels of the network's input
+
+
+@pytest.mark.parametrize(
+    ("tracked", "clicked", "over"),
+    [
+        (box(20, 20, 40, 40), box(18, 20, 40, 44), True),
+        (box(20, 20, 40, 60), box(20, 20, 40, 41), True),
+        (box(20, 0, 40, 60), box(20, 22, 40, 40), False),  # a small thing before a large one
+        (box(20, 34, 40, 40), box(20, 20, 40, 40), False),  # the click is beside it
+        (box(0, 0, 0, 0), box(20, 20, 40, 40), False),
+    ],
+)
+def test_a_mask_with_another_object_s_click_and_most_of_its_mask_is_that_one_s(tracked, clicked, over):
+    assert went_over(tracked, clicked, MIDDLE) is over
+    assert not went_over(tracked, clicked, torch.zeros(0, 2))
 
 
 # With a network
@@ -318,4 +351,39 @@ def test_a_given_mask_stays_where_negative_clicks_beside_it_ask_for_nothing(nano
     assert tracker.predict(0).ious.tolist() == [1]
     tracker.add_points(0, 1, [(60, 37)], [0])
     assert not tracker.predict(0).masks()[0][60, 37]
+    tracker.close()
+
+
+def test_a_click_on_what_another_object_was_tracked_to_takes_it_over(nano):
+    """As where an object left, and one that is like it was taken for it."""
+    video, labels = crossing(10)
+    tracker = Tracker(nano, video)
+    tracker.add_points(0, 1, [(50, 37)])
+    before = {r.frame: r.logits[0] for r in tracker.propagate()}
+    there = 6
+    tracker.add_points(there, 2, [(50, 67)])
+    now = tracker.predict(there)
+    assert now.object_ids.tolist() == [1, 2]
+    assert not now.masks()[0].any()
+    assert region_similarity(now.labels() == 2, labels[there] == 1) > 0.6
+    results = {r.frame: r for r in tracker.propagate(start=there)}
+    for frame, result in results.items():
+        assert not (result.labels() == 1).any(), frame
+        assert region_similarity(result.labels() == 2, labels[frame] == 1) > 0.6, frame
+    assert results[there + 2].memory[1].kept == (there + 1,), "what was tracked before was another object"
+    # What was before is as it was, and so is all of it without the click.
+    np.testing.assert_array_equal(tracker.result(there - 1, [1]).logits[0], before[there - 1])
+    tracker.remove_object(2)
+    np.testing.assert_array_equal(tracker.result(there, [1]).logits[0], before[there])
+    tracker.close()
+
+
+@pytest.mark.parametrize("setting", ["obey_clicks", "exclusive"])
+def test_sam_2_lets_a_mask_stay_where_another_object_is_clicked(nano, setting):
+    video, _ = crossing(4)
+    tracker = Tracker(nano, video, TrackingSettings(**{setting: False}))
+    tracker.add_points(0, 1, [(50, 37)])
+    before = list(tracker.propagate())
+    tracker.add_points(2, 2, [(50, 47)])
+    np.testing.assert_array_equal(tracker.predict(2).logits[0], before[2].logits[0])
     tracker.close()

@@ -206,3 +206,22 @@ def test_the_total_is_the_weighted_sum():
     losses = Losses(*map(torch.tensor, (0.1, 0.2, 0.3, 0.4)))
     weights = LossSettings(focal=20, dice=1, iou=2, score=0)
     assert float(losses.total(weights)) == pytest.approx(2 + 0.2 + 0.6)
+
+
+def test_cells_with_weights_count_as_often():
+    """What a mask takes of another object costs more; what it misses of its own does not."""
+    own, other = torch.zeros(2, 32, 32, dtype=torch.bool)
+    own[8:24, 2:12] = other[8:24, 20:28] = True
+    targets, weights = soft_targets(own[None]), 1 + 4 * soft_targets(other[None])
+    known = torch.tensor([True])
+
+    def losses(mask, weights=None):
+        logits = (torch.nn.functional.avg_pool2d(mask[None, None].float(), 4) - 0.5) * 10
+        sums = mask_losses(decoded(logits), targets, known, weights=weights)
+        return float(sums.focal), float(sums.dice), float(sums.iou)
+
+    for mask, worse in ((own | other, True), (own & other, False)):
+        plain, heavy, alike = losses(mask), losses(mask, weights), losses(mask, torch.ones_like(weights))
+        assert alike == pytest.approx(plain, rel=1e-5)
+        assert heavy[2] == plain[2], "the IoU to predict is what it is"
+        assert (heavy[0] > 1.5 * plain[0]) == (heavy[1] > 1.2 * plain[1]) == worse

@@ -162,7 +162,10 @@ def test_a_value_out_of_range_is_told_with_the_rule(settings: Any, name: str, va
     ("table", "said"),
     [
         ("[optimizer]\nlearning_rate = -1", r"[optimizer] learning_rate is -1; it must be a number, above 0"),
-        ("[loss]\nfocus = 1", "[loss] LossSettings has no setting 'focus'; it has: dice, focal, iou, score"),
+        (
+            "[loss]\nfocus = 1",
+            "[loss] LossSettings has no setting 'focus'; it has: dice, focal, iou, others, score",
+        ),
         ("[loss]\nfocal = 0\ndice = 0\niou = 0\nscore = 0", "[loss] focal, dice, iou and score are all 0"),
         ("[prompts]\nclick = 0\nbox = 0\nmask = 0", "[prompts] click, box and mask are all 0"),
         ("[model]\nimage_size = 100", "[model] The image size is 100; it must be a multiple of 32"),

@@ -471,3 +471,26 @@ def test_a_frame_corrected_ahead_is_a_memory_of_those_before_it(tiny_model, clip
         attended.clear()
     assert [0, 3, 1, 2] in orders
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+def test_others_are_what_the_other_objects_of_a_clip_cover(clip):
+    batch = Batch.of([clip, clip], torch.device("cpu"))
+    masks = batch.masks[0]
+    others = batch.others_in(0, masks)
+    assert torch.equal(others[0], masks[1] & ~masks[0])
+    assert torch.equal(others[2:], others[:2])
+    swapped = batch.others_in(0, masks[[1, 0, 2, 3]])  # as where the prompts are on another object
+    assert torch.equal(swapped[0], masks[0] & ~masks[1])
+
+
+def test_pixels_of_other_objects_count_more_in_the_losses(tiny_model, clip):
+    batch = Batch.of([clip], torch.device("cpu"))
+    prompts = CLICKS.replace(corrections=1, corrected_frames=1, prompted_anew=1)
+    with torch.no_grad():
+        plain, same, more = (
+            Unroller(tiny_model.network, prompts, others=others)(batch, np.random.default_rng(0)).sums()
+            for others in (0.0, 0.0, 4.0)
+        )
+    assert plain == same
+    assert (more.iou, more.score) == (plain.iou, plain.score)
+    assert more.dice != plain.dice

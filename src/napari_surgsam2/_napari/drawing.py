@@ -275,20 +275,23 @@ class Drawing:
         step = None if answered.step is None else self.history.find(answered.step)
         current = self.canvas.frame(frame)
         bare = drawn = self._bare.get(frame, current)
+        went_over: list[int] = []
         if answered.masks == MaskUse.DRAW or not (current == object_id).any():
             painted = self.painted_counts
             rivals = [i for i in answer.object_ids if not (painted and self.is_painted((frame, i)))]
-            drawn = self.canvas.merged(bare, answer.labels, [object_id], rivals, self.preserve)
+            went_over = [i for i in rivals if i != object_id and self._went_over(i, answer)]
+            drawn = self.canvas.merged(bare, answer.labels, [object_id, *went_over], rivals, self.preserve)
         elif self.records.has_mask(object_id, frame):
             return
         new = _over(current, bare, drawn)
         if step is not None:
             self._keep_before_strokes(frame, step)
         self._write(frame, current, new, step)
-        if object_id in answer.object_ids:
-            n = answer.object_ids.index(object_id)
-            self.records.note(object_id, frame, float(answer.confidence[n]), bool((new == object_id).any()))
-        else:
+        for i in (object_id, *went_over):
+            if i in answer.object_ids:
+                confidence = float(answer.confidence[answer.object_ids.index(i)])
+                self.records.note(i, frame, confidence, bool((new == i).any()))
+        if object_id not in answer.object_ids:
             self.records.note(object_id, frame, float("nan"), False)
         if np.array_equal(new == object_id, drawn == object_id):
             self.edited.discard((frame, object_id))
@@ -305,6 +308,11 @@ class Drawing:
             self._bare[frame] = np.where((current != bare) & (drawn == current), bare, drawn)
             if not self._is_awaited(frame):
                 del self._bare[frame]
+
+    def _went_over(self, object_id: int, answer: FrameAnswer) -> bool:
+        """Whether the mask that an object was tracked to is another one's, as prompts of that one told."""
+        n = answer.object_ids.index(object_id)
+        return not answer.present[n] and self.records.was_tracked(object_id, answer.frame)
 
     def _keep_before_strokes(self, frame: int, step: Step) -> None:
         """Keep a frame for a step as it was before what was painted since, which is undone before it."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napari_surgsam2.network import NO_OBJECT_LOGIT, Decoded
+from napari_surgsam2.network import NEGATIVE, NO_OBJECT_LOGIT, Decoded, contradicted_clicks
+
+from .memory import FrameMemory
 
 MEMORY_OF_PLACE = 8
 """For how many frames where an object was last seen tells where it can be."""
@@ -25,7 +27,9 @@ _SURE = 2.2  # logit of being in view, 0.9, from which on an object may be anywh
 _FAIRLY_SURE = (
     1.4  # likewise, 0.8: from which on it may be elsewhere, if it has not grown, or grow where it is
 )
+_TAKEN = 0.5  # of a mask: what another object's has of it, if it is that one
 _TRUST = 3.0  # logits for a predicted IoU of 1
+_YIELDS = 20.0  # of trust: more than logits can make up for
 _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
 
 
@@ -92,6 +96,27 @@ def _share(some: Tensor, others: Tensor, least: float) -> Tensor:
     return ((some & others).sum(1) >= least * smaller) & (smaller > 0)
 
 
+def went_over(tracked: Tensor, prompted: Tensor, places: Tensor | None) -> bool:
+    """Whether the mask that an object was tracked to is another one's, which the user prompted in that frame.
+
+    It is if a click on the other one is in it, and most of it is the mask that this click led to.
+
+    Parameters
+    ----------
+    tracked, prompted : tensor, shape (4 h, 4 w)
+        The logits of the object and of the other one.
+    places : tensor, shape (N, 2), or None
+        Where the other one was clicked, (x, y) in pixels of the network's input; None if its mask was given.
+    """
+    mask = tracked > 0
+    if (mask & (prompted > 0)).sum() < _TAKEN * mask.sum().clamp(min=1):
+        return False
+    if places is None:
+        return True
+    inside = torch.full((1, len(places)), NEGATIVE)
+    return bool(contradicted_clicks(tracked[None, None], places[None], inside) > 0)
+
+
 @dataclass(frozen=True)
 class Claim:
     """What another object has in a frame.
@@ -144,17 +169,31 @@ def separate(logits: Tensor, trust: Sequence[float], others: Sequence[Claim]) ->
 
 
 def without_overlaps(
-    decoded: Decoded, trust: Sequence[float], others: Sequence[Claim], no_pointer: Tensor
+    decoded: Decoded,
+    trust: Sequence[float],
+    gone_before: Sequence[bool],
+    others: Sequence[Claim],
+    no_pointer: Tensor,
 ) -> Decoded:
     """Separate the masks of tracked objects; those of which nothing is left are out of view.
 
-    Of objects that share pixels for some frames each comes to be followed as both. `no_pointer`, (1, dim), is
-    the pointer of objects out of view; the rest is as of `separate`.
+    Of objects that share pixels for some frames each comes to be followed as both. One that was out of view
+    (`gone_before`, of B objects) leaves all that they share to those that were not, and is still out of view
+    if that is most of its mask: what another object is has not come back. `no_pointer`, (1, dim), is the
+    pointer of objects out of view; the rest is as of `separate`.
     """
     before = decoded.logits[:, 0]
-    after = separate(before, trust, others)
-    nothing = (before > 0).flatten(1).any(1) & ~(after > 0).flatten(1).any(1)
+    after = separate(before, [t - _YIELDS * gone for t, gone in zip(trust, gone_before, strict=True)], others)
+    areas = [(logits > 0).flatten(1).sum(1) for logits in (before, after)]
+    least = areas[0] * _TAKEN * torch.tensor(gone_before, device=before.device)
+    nothing = (areas[0] > 0) & ((areas[1] == 0) | (areas[1] < least))
     return _without(decoded._replace(logits=after[:, None]), nothing[:, None], no_pointer)
+
+
+def out_of_view(memory: FrameMemory) -> FrameMemory:
+    """Return what is left of a frame's memory if the object is not there: nothing, and that is sure."""
+    nothing = torch.full_like(memory.logits, NO_OBJECT_LOGIT)
+    return FrameMemory(nothing, memory.pointer, _NOT_IN_VIEW, memory.reverse, iou=0.0)
 
 
 def _without(decoded: Decoded, which: Tensor, no_pointer: Tensor) -> Decoded:

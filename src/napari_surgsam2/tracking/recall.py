@@ -79,6 +79,9 @@ class MemoryRecall:
         Whether it looks at none whose mask is expected to fit much worse than the best.
     num_frames : int
         Frames in the video.
+    went_over : callable
+        Called with (object, frame, memory) for a memory of a tracked frame; says whether its mask is another
+        object's. What came before it is then not recalled either.
     activate : callable
         Called with (object, frame, memory) for a memory that is not on the device; returns it active.
     """
@@ -91,6 +94,7 @@ class MemoryRecall:
         max_conditioning: int,
         doubt: bool,
         num_frames: int,
+        went_over: Callable[[TrackedObject, int, FrameMemory], bool],
         activate: Callable[[TrackedObject, int, FrameMemory], ActiveMemory],
     ) -> None:
         self._network = network
@@ -100,6 +104,7 @@ class MemoryRecall:
         self._doubt = doubt
         # SAM 2 scales the pointers' distances by the video's length where that is shorter than its limit.
         self._max_pointers = min(num_frames, network.config.max_object_pointers)
+        self._went_over = went_over
         self._activate = activate
         self._times: Tensor | None = None
         self._buffers: tuple[Tensor, Tensor] | None = None
@@ -125,6 +130,8 @@ class MemoryRecall:
                 continue
             memory = obj.conditioning.get(at) or self._store.get(obj.object_id, at)
             if memory is not None:
+                if self._went_over(obj, at, memory):
+                    break
                 recent[distance] = memory
 
         entries = [(f, prompted[f], slots - 1) for f in conditioning]

@@ -33,7 +33,9 @@ from .objects import FramePrompts, TrackedObject, Visit
 from .plausibility import (
     MEMORY_OF_PLACE,
     Claim,
+    out_of_view,
     separate,
+    went_over,
     without_hopeless,
     without_jumps,
     without_overlaps,
@@ -107,6 +109,7 @@ class Tracker:
             self.settings.max_conditioning_frames,
             self.settings.doubt_masks,
             self.video.n_frames,
+            self._went_over,
             self._activate,
         )
 
@@ -556,8 +559,8 @@ class Tracker:
     ) -> Decoded:
         """Return what is left of the masks that objects were tracked to."""
         no_pointer = self.model.network.no_obj_ptr
+        gone_before = [self._gone(obj, frame + (1 if reverse else -1)) for obj in objects]
         if self.settings.doubt_masks:
-            gone_before = [self._gone(obj, frame + (1 if reverse else -1)) for obj in objects]
             decoded = without_hopeless(decoded, gone_before, no_pointer)
             last_seen = [self._last_seen(obj, frame, reverse) for obj in objects]
             decoded = without_jumps(decoded, last_seen, no_pointer)
@@ -565,8 +568,33 @@ class Tracker:
             others = [obj for obj in self._objects.values() if obj not in objects]
             has = [(obj, memory) for obj in others if (memory := self._memory(obj, frame)) is not None]
             claims = [Claim(memory.logits, obj.trust, memory.is_given) for obj, memory in has]
-            decoded = without_overlaps(decoded, [obj.trust for obj in objects], claims, no_pointer)
+            # Those that are another one's claim nothing.
+            masks = decoded.logits[:, 0]
+            alone = [b for b, obj in enumerate(objects) if not self._is_other(obj, frame, masks[b])]
+            if alone:
+                rest = torch.tensor(alone, device=masks.device)
+                trust = [objects[b].trust for b in alone]
+                gone = [gone_before[b] is not None for b in alone]
+                part = without_overlaps(Decoded(*(x[rest] for x in decoded)), trust, gone, claims, no_pointer)
+                decoded = Decoded(*(x.index_copy(0, rest, y) for x, y in zip(decoded, part, strict=True)))
         return decoded
+
+    def _went_over(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> bool:
+        """Whether a frame's mask is that of another object, as its prompts there tell."""
+        return not memory.prompted and self._is_other(obj, frame, memory.logits)
+
+    def _is_other(self, obj: TrackedObject, frame: int, logits: Tensor) -> bool:
+        """Whether a mask (4 h, 4 w) that an object was tracked to is that of one prompted in the frame."""
+        if not (self.settings.obey_clicks and self.settings.exclusive):
+            return False
+        for other in self._objects.values():
+            memory = other.conditioning.get(frame)
+            if other is obj or memory is None or memory.score <= 0:
+                continue
+            places = None if memory.is_given else self._places(other.prompts[frame].points).cpu()
+            if went_over(logits.cpu(), memory.logits, places):
+                return True
+        return False
 
     def _gone(self, obj: TrackedObject, frame: int) -> float | None:
         """Return the predicted IoU of an object that is out of view in a frame, 0 if a user says so."""
@@ -617,7 +645,11 @@ class Tracker:
                     memory.features = memory.active = None
 
     def _memory(self, obj: TrackedObject, frame: int) -> FrameMemory | None:
-        return obj.conditioning.get(frame) or self._store.get(obj.object_id, frame)
+        """Return what is known of an object in a frame: out of view where its mask is another one's."""
+        memory = obj.conditioning.get(frame) or self._store.get(obj.object_id, frame)
+        if memory is None or not self._went_over(obj, frame, memory):
+            return memory
+        return out_of_view(memory)
 
     # The network
 

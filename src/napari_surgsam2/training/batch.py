@@ -55,6 +55,12 @@ class Batch:
         none = torch.zeros_like(clips[0].masks[0])
         return torch.stack([none if c.void is None else c.void for c in clips], dim=1).to(device)
 
+    def others_in(self, t: int, masks: Tensor) -> Tensor:
+        """Return what the objects of each one's clip cover, (N, S, S), beside `masks` of the same shape."""
+        clips = self.masks.new_zeros((self.frames.shape[1], *self.masks.shape[2:]), dtype=torch.uint8)
+        covered = clips.index_add(0, self.clip, self.masks[t].to(torch.uint8)) > 0
+        return covered[self.clip] & ~masks
+
     def void_in(self, t: int) -> Tensor | None:
         """Return the void pixels of a frame for each object, (N, S, S)."""
         return None if self.void is None else self.void[t][self.clip]

@@ -80,7 +80,7 @@ def soft_targets(masks: Tensor) -> Tensor:
 def focal_loss(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the focal loss (arXiv 1708.02002) of (B, M, H, W) logits, averaged over the pixels: (B, M).
 
-    `counted` (B, 1, H, W), here and below, is the share of each cell that counts; all of it if left out.
+    `counted` (B, 1, H, W), here and below, is how much of each cell counts, or how often; once if left out.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     p = logits.sigmoid()
@@ -134,7 +134,11 @@ def without_void(targets: Tensor, void: Tensor | None) -> tuple[Tensor, Tensor |
 
 
 def mask_losses(
-    masks: DecodedMasks, targets: Tensor, annotated: Tensor, void: Tensor | None = None
+    masks: DecodedMasks,
+    targets: Tensor,
+    annotated: Tensor,
+    void: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> LossSums:
     """Compare what was decoded with what is true.
 
@@ -149,16 +153,19 @@ def mask_losses(
     void : tensor, shape (B, S / 2, S / 2), float32, optional
         `soft_targets` of the pixels that count for nothing. Where an object that is not seen may be among
         them, whether it is in view is not known.
+    weights : tensor, shape (B, S / 2, S / 2), float32, optional
+        How much each cell counts in the losses of the masks; all alike if left out.
     """
     area = targets.flatten(1).sum(dim=1)
     gone = area == 0 if void is None else (area == 0) & ~may_hide(void)
     in_view = (annotated & (area >= _SLIVER)).float()
     known = (annotated & (gone | (area >= _SLIVER))).float()
     targets, counted = without_void(targets, void)
+    weighted = counted if weights is None else weights[:, None] * (1 if counted is None else counted)
     with torch.no_grad():  # of the candidates only the best is drawn to the truth
         all_logits = F.interpolate(masks.logits.float(), targets.shape[-2:], mode="bilinear")
         shared = targets.expand_as(all_logits)
-        focal, dice = (loss(all_logits, shared, counted) for loss in (focal_loss, dice_loss))
+        focal, dice = (loss(all_logits, shared, weighted) for loss in (focal_loss, dice_loss))
         misfit = _FOCAL_SHARE * focal + dice
         best = misfit.argmin(dim=1, keepdim=True)
         true_iou = intersection_over_union(all_logits, targets, counted)
@@ -168,8 +175,8 @@ def mask_losses(
         masks.object_score[:, 0].float(), (area > 0).float(), reduction="none"
     )
     return LossSums(
-        (focal_loss(logits, targets, counted)[:, 0] * in_view).sum(),
-        (dice_loss(logits, targets, counted)[:, 0] * in_view).sum(),
+        (focal_loss(logits, targets, weighted)[:, 0] * in_view).sum(),
+        (dice_loss(logits, targets, weighted)[:, 0] * in_view).sum(),
         ((masks.iou.float() - true_iou).abs().mean(dim=1) * in_view).sum(),
         (score * known).sum(),
         in_view.sum(),

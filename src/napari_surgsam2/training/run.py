@@ -133,7 +133,7 @@ class TrainingRun:
         self._dtype = _precision(run.precision, self.device)
         self._optimizer = make_optimizer(self.network, settings.optimizer, self._dtype)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
-        self._unroll = Unroller(self.network, settings.prompts, run.memory_dropout)
+        self._unroll = Unroller(self.network, settings.prompts, run.memory_dropout, settings.loss.others)
         self.step = 0
         self._skipped = 0
         self._meter = Meter()

@@ -279,16 +279,21 @@ class LossSettings(Table):
         Of the IoU that the network predicts for its masks.
     score : float
         Of the score that says whether the object is in view.
+    others : float
+        How much more than others those pixels count, in the losses of the masks, that another object of the
+        clip covers: with 4 five times as much. So an object that goes over to another one costs more than
+        one whose outline is not quite right.
     """
 
     focal: float = 20.0
     dice: float = 1.0
     iou: float = 1.0
     score: float = 1.0
+    others: float = 0.0
 
     def __post_init__(self) -> None:
         names = ("focal", "dice", "iou", "score")
-        for name in names:
+        for name in (*names, "others"):
             self._require_number(name)
         if not any(getattr(self, name) for name in names):
             raise UsageError("focal, dice, iou and score are all 0; set at least one above 0.")

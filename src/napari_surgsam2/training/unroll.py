@@ -133,6 +133,8 @@ class Unroller:
         How the simulated user prompts and corrects.
     memory_dropout : float
         Share of the tracked memories that are left out at random, so that the network gets by without them.
+    others : float
+        How much more than others pixels of other objects count in the losses.
     """
 
     def __init__(
@@ -140,10 +142,12 @@ class Unroller:
         network: Sam2Network,
         prompts: PromptSettings,
         memory_dropout: float = 0.0,
+        others: float = 0.0,
     ) -> None:
         self._network = network
         self._prompts = prompts
         self._dropout = memory_dropout
+        self._others = others
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Unrolled:
         """Track a batch; all that is random comes from `rng`."""
@@ -195,11 +199,17 @@ class Unroller:
             xy, labels = self._prompt(kind, torch.where(there[:, None, None], masks, masks[there][:1]), rng)
             image, counting = network.without_memory(frame), batch.annotated[t] & there
             candidates = network.candidates(image, frame, xy, labels)
-            void = batch.void_in(t)
-            out.losses.append(mask_losses(candidates, soft_targets(masks), counting, _soft(void)))
+            void, weights = batch.void_in(t), self._weights(batch, t, masks)
+            out.losses.append(mask_losses(candidates, soft_targets(masks), counting, _soft(void), weights))
             decoded = network.choose(candidates)
             rounds = int(rng.integers(self._prompts.corrections + 1))
-            self._correct(decoded, frame, image, (xy, labels), (masks, void), counting, rounds, rng, out)
+            self._correct(
+                decoded, frame, image, (xy, labels), (masks, void, weights), counting, rounds, rng, out
+            )
+
+    def _weights(self, batch: Batch, t: int, masks: Tensor) -> Tensor | None:
+        """Return how much each cell of a frame counts, (N, S / 2, S / 2), where `masks` are wanted."""
+        return 1 + self._others * soft_targets(batch.others_in(t, masks)) if self._others else None
 
     def _prompt(self, kind: str, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Prompt each of the masks (N, S, S) with a click or a box: positions (N, P, 2) and labels (N, P)."""
@@ -276,13 +286,13 @@ class Unroller:
             decoded = network.decode_given_mask(frame, masks[:, None])
         else:
             candidates = network.candidates(image, frame, xy, labels)
-            out.losses.append(mask_losses(candidates, soft_targets(masks), known, _soft(void)))
+            weights = self._weights(batch, t, masks)
+            out.losses.append(mask_losses(candidates, soft_targets(masks), known, _soft(void), weights))
             decoded = network.choose(candidates)
         if rounds:
             mistaken, _ = self._mistaken(decoded, corrected, batch.clip, self._prompts.mistakes, rng)
-            improved = self._correct(
-                mistaken, frame, image, (xy, labels), (corrected, void), known, rounds, rng, out
-            )
+            truth = corrected, void, self._weights(batch, t, corrected)
+            improved = self._correct(mistaken, frame, image, (xy, labels), truth, known, rounds, rng, out)
             decoded = _where(known, improved, decoded)
         out.logits[t], out.meant[t] = decoded.logits.detach(), corrected
         return decoded
@@ -293,7 +303,7 @@ class Unroller:
         frame: FrameFeatures,
         image: Tensor,
         prompt: tuple[Tensor | None, Tensor | None],
-        truth: tuple[Tensor, Tensor | None],
+        truth: tuple[Tensor, Tensor | None, Tensor | None],
         known: Tensor,
         rounds: int,
         rng: np.random.Generator,
@@ -301,10 +311,11 @@ class Unroller:
     ) -> Decoded:
         """Correct the masks of a frame with a click after the other.
 
-        `prompt` are the positions and labels of the first prompt, `truth` the masks (N, S, S) that are wanted
-        and the void pixels; losses are those of the objects (N,) whose truth is `known`.
+        `prompt` are the positions and labels of the first prompt, `truth` the masks (N, S, S) that are
+        wanted, the void pixels and how much each cell counts; losses are those of the objects (N,) whose
+        truth is `known`.
         """
-        network, (xy, labels), (masks, void) = self._network, prompt, truth
+        network, (xy, labels), (masks, void, weights) = self._network, prompt, truth
         targets, soft_void = soft_targets(masks), _soft(void)
         for _ in range(rounds):
             logits = decoded.logits.detach()
@@ -314,7 +325,7 @@ class Unroller:
             labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
             earlier = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
             candidates = network.candidates(image, frame, xy, labels, earlier)
-            out.losses.append(mask_losses(candidates, targets, known, soft_void))
+            out.losses.append(mask_losses(candidates, targets, known, soft_void, weights))
             decoded = network.choose(candidates)
         return decoded
 
