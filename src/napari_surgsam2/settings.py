@@ -103,8 +103,9 @@ class TrackingSettings(_Settings):
         so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
         contradicts all the same tell that it is not. Corrective clicks that lead to a mask which obeys no
         more of them, and is expected to fit worse, leave the mask so far. A mask that covers a positive click
-        on another object of the frame is corrected there, if objects are `exclusive`. False is SAM 2, which
-        looks at none of this.
+        on another object of the frame is corrected there, if objects are `exclusive`, or is not the object
+        at all if it was only tracked to it and half of it is that other one. False is SAM 2, which looks at
+        none of this.
     doubt_masks : bool
         Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,
         counts as none: the object is out of view; or under 0.25, if it was out of view in the frame before,
@@ -118,7 +119,8 @@ class TrackingSettings(_Settings):
     exclusive : bool
         Each pixel is one object's at most, in memory as in the labels that are written: the one of the
         highest logit has it, where clicked masks that are expected to fit better make an object somewhat
-        stronger, and masks given as prompts keep all their pixels. So objects that touch do not run into one
+        stronger, and masks given as prompts keep all their pixels. One that was out of view does not come
+        back as what another one is. So objects that touch do not run into one
         another. False lets them overlap, as SAM 2 does: for things within things, such as a nucleus and its
         cell.
     mirrored : {"auto", True, False}
