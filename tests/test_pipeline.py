@@ -255,6 +255,24 @@ def test_resuming_is_exact_past_the_memory_limit_too(stops, model, tmp_path) -> 
     np.testing.assert_array_equal(resumed, whole)
 
 
+@pytest.mark.parametrize("stops", [(7,), (8,), (6, 2)])
+def test_resuming_is_exact_where_a_click_took_what_another_object_was_tracked_to(stops, tmp_path) -> None:
+    job = TrackJob(
+        video=moving_blobs(14),
+        prompts=[ns.Point(0, 25, 20, 1), ns.Point(6, 25, 32, 2)],
+        direction="forward",
+        output=tmp_path / "masks.zarr",
+        resume=True,
+    )
+    whole = run_job(dataclasses.replace(job, output=None, resume=False)).labels[:]
+    assert [np.unique(labels).tolist() for labels in whole] == [[0, 1]] * 6 + [[0, 2]] * 8
+    for n in stops:
+        with pytest.raises(TrackingInterruptedError):
+            run_job(job, interrupt_after(n))
+
+    np.testing.assert_array_equal(run_job(job).labels[:], whole)
+
+
 @pytest.mark.parametrize(
     ("clicked", "saved_after", "killed_after"),
     [((2, 60), 18, 32), ((60, 2), 82, 40), ((60, 2), 18, 100)],
