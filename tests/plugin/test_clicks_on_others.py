@@ -191,3 +191,34 @@ def test_a_click_on_what_another_object_was_tracked_to_takes_it_over(qapp):
             assert set(np.unique(labels)) == {0, object_id}, t
             assert overlap(labels == object_id, moving[t]) > 0.6
         assert session.told == []
+
+
+@pytest.mark.parametrize("how", ["moved", "cleared"])
+def test_it_is_the_first_object_again_once_nothing_says_otherwise(qapp, how):
+    video, moving = blob_clip(4)
+    with session_on(video) as session:
+        click(session, middle(moving))
+        track(session)
+        before = session.canvas.frame(2).copy()
+        taken = middle(moving, 2, object_id=2)
+        click(session, taken)
+        assert not (session.canvas.frame(2) == 1).any()
+        session.undo()
+        session.wait(30)
+        click(session, taken)
+        assert not (session.canvas.frame(2) == 1).any(), "also when it is clicked again"
+
+        if how == "cleared":
+            session.set_current_object(2)
+            session.clear_frame(2)
+            session.wait(30)
+        else:
+            points = session.points
+            data = points.data.copy()
+            data[-1] = (2, 5, 105)
+            points.data = data
+            session.wait(30)
+
+        now = session.canvas.frame(2)
+        assert overlap(now == 1, before == 1) > 0.9
+        assert overlap(now == 2, moving[2]) < 0.2

@@ -218,13 +218,20 @@ MIDDLE = torch.tensor([[30.0 * 4, 30.0 * 4]])  # of the first of these, in pixel
         (box(20, 20, 40, 40), box(18, 20, 40, 44), True),
         (box(20, 20, 40, 60), box(20, 20, 40, 41), True),
         (box(20, 0, 40, 60), box(20, 22, 40, 40), False),  # a small thing before a large one
+        (box(20, 22, 40, 40), box(20, 0, 40, 60), False),  # and the large one behind it
         (box(20, 34, 40, 40), box(20, 20, 40, 40), False),  # the click is beside it
         (box(0, 0, 0, 0), box(20, 20, 40, 40), False),
     ],
 )
-def test_a_mask_with_another_object_s_click_and_most_of_its_mask_is_that_one_s(tracked, clicked, over):
+def test_a_mask_with_another_object_s_click_that_is_mostly_the_same_is_that_one_s(tracked, clicked, over):
     assert went_over(tracked, clicked, MIDDLE) is over
-    assert not went_over(tracked, clicked, torch.zeros(0, 2))
+
+
+def test_no_click_need_be_in_the_mask_of_an_object_of_which_more_was_said():
+    tracked, prompted = box(20, 20, 40, 40), box(22, 20, 42, 40)
+    assert went_over(tracked, prompted, None)
+    assert not went_over(tracked, prompted, torch.zeros(0, 2))
+    assert not went_over(tracked, box(40, 20, 60, 40), None)
 
 
 # With a network
@@ -375,6 +382,55 @@ def test_a_click_on_what_another_object_was_tracked_to_takes_it_over(nano):
     np.testing.assert_array_equal(tracker.result(there - 1, [1]).logits[0], before[there - 1])
     tracker.remove_object(2)
     np.testing.assert_array_equal(tracker.result(there, [1]).logits[0], before[there])
+    tracker.close()
+
+
+@pytest.mark.parametrize("kind", ["box", "mask", "mask and a negative click"])
+def test_so_does_whatever_else_says_where_another_object_is(nano, kind):
+    video, labels = crossing(5)
+    tracker = Tracker(nano, video)
+    tracker.add_points(0, 1, [(50, 37)])
+    assert all(r.masks()[0].any() for r in tracker.propagate())
+    if kind == "box":
+        tracker.add_box(2, 2, (29, 39, 70, 56))
+    else:
+        tracker.add_mask(2, 2, labels[2] == 1)
+    if kind == "mask and a negative click":
+        tracker.add_points(2, 2, [(90, 104)], [0])
+    result = tracker.predict(2)
+    assert result.went_over == (1,)
+    assert not result.masks()[0].any()
+    assert result.confidence[0] > 0.8, "that it is not there is sure"
+    tracker.close()
+
+
+def test_going_backward_too(nano):
+    video, labels = crossing(8)
+    tracker = Tracker(nano, video)
+    tracker.add_points(7, 1, [(50, 72)])
+    tracker.add_points(4, 2, [(50, 57)])
+    for result in tracker.propagate("backward", start=7):
+        expected = 1 if result.frame > 4 else 2
+        found = result.labels()
+        assert region_similarity(found == expected, labels[result.frame] == 1) > 0.6
+        assert not (found == 3 - expected).any()
+    tracker.close()
+
+
+def test_what_is_said_of_the_first_object_then_begins_with_nothing(nano):
+    """And not with the other one's mask, so that a click where it truly is gives it alone."""
+    video, labels = crossing(6)
+    tracker = Tracker(nano, video)
+    tracker.add_points(0, 1, [(50, 37)])
+    list(tracker.propagate())
+    tracker.add_points(3, 2, [(50, 52)])
+    assert not tracker.predict(3).masks()[0].any()
+    tracker.add_points(3, 1, [(80, 104)])  # the bar that stands still
+    result = tracker.predict(3)
+    first, second = result.masks()
+    assert result.went_over == ()
+    assert region_similarity(first, labels[3] == 2) > 0.6
+    assert region_similarity(second, labels[3] == 1) > 0.6
     tracker.close()
 
 

@@ -64,6 +64,7 @@ class Drawing:
         # By frame, its labels without the strokes that a mask on its way is to go under.
         self._bare: dict[int, npt.NDArray[Any]] = {}
         self.on_tracker: set[Key] = set()
+        self._hidden: set[Key] = set()  # of these, what proved to be another object
         self.preserve = True
         self.painted_counts = True
         self._stack = stack
@@ -275,19 +276,20 @@ class Drawing:
         step = None if answered.step is None else self.history.find(answered.step)
         current = self.canvas.frame(frame)
         bare = drawn = self._bare.get(frame, current)
-        went_over: list[int] = []
+        changed: list[int] = []
         if answered.masks == MaskUse.DRAW or not (current == object_id).any():
             painted = self.painted_counts
             rivals = [i for i in answer.object_ids if not (painted and self.is_painted((frame, i)))]
-            went_over = [i for i in rivals if i != object_id and self._went_over(i, answer)]
-            drawn = self.canvas.merged(bare, answer.labels, [object_id, *went_over], rivals, self.preserve)
+            changed = self._gone_or_back(answer, object_id)
+            drawn = self.canvas.merged(bare, answer.labels, [object_id, *changed], rivals, self.preserve)
         elif self.records.has_mask(object_id, frame):
             return
         new = _over(current, bare, drawn)
         if step is not None:
             self._keep_before_strokes(frame, step)
         self._write(frame, current, new, step)
-        for i in (object_id, *went_over):
+        self._hidden |= {(frame, i) for i in changed if i in answer.went_over}
+        for i in (object_id, *changed):
             if i in answer.object_ids:
                 confidence = float(answer.confidence[answer.object_ids.index(i)])
                 self.records.note(i, frame, confidence, bool((new == i).any()))
@@ -298,7 +300,8 @@ class Drawing:
         else:
             self._unpainted[frame, object_id] = _digest(drawn == object_id)
         if step is not None:
-            self._draw_under_strokes(frame, object_id, step, bare, drawn)
+            for i in (object_id, *changed):
+                self._draw_under_strokes(frame, i, step, bare, drawn)
             self._awaited.get(step.token, set()).discard((frame, object_id))
             self._answered.setdefault(step.token, set()).add((frame, object_id))
             if self._pass is not None:  # what follows is undone before it
@@ -309,10 +312,16 @@ class Drawing:
             if not self._is_awaited(frame):
                 del self._bare[frame]
 
-    def _went_over(self, object_id: int, answer: FrameAnswer) -> bool:
-        """Whether the mask that an object was tracked to is another one's, as prompts of that one told."""
-        n = answer.object_ids.index(object_id)
-        return not answer.present[n] and self.records.was_tracked(object_id, answer.frame)
+    def _gone_or_back(self, answer: FrameAnswer, object_id: int) -> list[int]:
+        """Return whose masks proved to be a prompted object's, or do so no longer, besides that of one."""
+        changed = []
+        for n, i in enumerate(answer.object_ids):
+            key, seen = (answer.frame, i), bool(self.records[i].present[answer.frame])
+            gone = i in answer.went_over and seen
+            back = key in self._hidden and bool(answer.present[n]) and not seen
+            if i != object_id and (gone or back) and key in self.on_tracker and not self.is_painted(key):
+                changed.append(i)
+        return changed
 
     def _keep_before_strokes(self, frame: int, step: Step) -> None:
         """Keep a frame for a step as it was before what was painted since, which is undone before it."""
@@ -371,6 +380,7 @@ class Drawing:
                 self.records.note(i, frame, confidence, there, memory, tracked=True)
                 self.edited.discard((frame, i))
                 self.on_tracker.add((frame, i))
+                self._hidden.discard((frame, i))
 
     def _write(self, frame: int, current: npt.NDArray[Any], new: npt.NDArray[Any], step: Step | None) -> None:
         """Write a frame where it changed, so that it can be taken back with a step."""

@@ -71,6 +71,8 @@ class FrameAnswer:
         Whether each has anything of a mask.
     memory : mapping of int to MemoryUse
         What each object that was tracked just now looked at.
+    went_over : tuple of int
+        Objects that have no mask, as the one that they were tracked to is of an object prompted in the frame.
     """
 
     frame: int
@@ -79,6 +81,7 @@ class FrameAnswer:
     confidence: npt.NDArray[np.float32]
     present: npt.NDArray[np.bool_]
     memory: Mapping[int, MemoryUse]
+    went_over: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, result: FrameResult) -> FrameAnswer:
@@ -86,7 +89,8 @@ class FrameAnswer:
         labels = result.labels()
         ids = tuple(int(i) for i in result.object_ids)
         present = np.array([(labels == i).any() for i in ids], dtype=bool)
-        return cls(result.frame, ids, labels, result.confidence, present, dict(result.memory))
+        memory = dict(result.memory)
+        return cls(result.frame, ids, labels, result.confidence, present, memory, result.went_over)
 
 
 class MaskUse(Enum):

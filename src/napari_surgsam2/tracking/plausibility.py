@@ -99,17 +99,17 @@ def _share(some: Tensor, others: Tensor, least: float) -> Tensor:
 def went_over(tracked: Tensor, prompted: Tensor, places: Tensor | None) -> bool:
     """Whether the mask that an object was tracked to is another one's, which the user prompted in that frame.
 
-    It is if a click on the other one is in it, and most of it is the mask that this click led to.
+    It is if both are mostly the same, and a click on the other one, if it was only clicked, is in it.
 
     Parameters
     ----------
     tracked, prompted : tensor, shape (4 h, 4 w)
         The logits of the object and of the other one.
     places : tensor, shape (N, 2), or None
-        Where the other one was clicked, (x, y) in pixels of the network's input; None if its mask was given.
+        Where the other one was clicked, (x, y) in pixels of the network's input; None if more was said of it.
     """
-    mask = tracked > 0
-    if (mask & (prompted > 0)).sum() < _TAKEN * mask.sum().clamp(min=1):
+    mask, other = tracked > 0, prompted > 0
+    if (mask & other).sum() < _TAKEN * torch.maximum(mask.sum(), other.sum()).clamp(min=1):
         return False
     if places is None:
         return True
@@ -179,8 +179,8 @@ def without_overlaps(
 
     Of objects that share pixels for some frames each comes to be followed as both. One that was out of view
     (`gone_before`, of B objects) leaves all that they share to those that were not, and is still out of view
-    if that is most of its mask: what another object is has not come back. `no_pointer`, (1, dim), is the
-    pointer of objects out of view; the rest is as of `separate`.
+    if it loses most of its mask to others: what another object is has not come back. `no_pointer`, (1, dim),
+    is the pointer of objects out of view; the rest is as of `separate`.
     """
     before = decoded.logits[:, 0]
     after = separate(before, [t - _YIELDS * gone for t, gone in zip(trust, gone_before, strict=True)], others)
@@ -193,7 +193,7 @@ def without_overlaps(
 def out_of_view(memory: FrameMemory) -> FrameMemory:
     """Return what is left of a frame's memory if the object is not there: nothing, and that is sure."""
     nothing = torch.full_like(memory.logits, NO_OBJECT_LOGIT)
-    return FrameMemory(nothing, memory.pointer, _NOT_IN_VIEW, memory.reverse, iou=0.0)
+    return FrameMemory(nothing, memory.pointer, -_SURE, memory.reverse, iou=0.0)
 
 
 def _without(decoded: Decoded, which: Tensor, no_pointer: Tensor) -> Decoded:

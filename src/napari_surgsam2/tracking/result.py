@@ -59,6 +59,8 @@ class FrameResult:
         Where in the video the logits are; all of it if left out.
     memory : mapping of int to MemoryUse
         By object id, for the objects that were tracked into this frame just now.
+    went_over : tuple of int
+        Objects that have no mask, as the one that they were tracked to is of an object prompted in the frame.
     given : mapping of int to ndarray, shape (Y, X), bool
         By object id, the masks that the user gave for this frame; `masks` returns them as they are.
     exclusive : bool
@@ -75,6 +77,7 @@ class FrameResult:
     video_shape: tuple[int, int]
     window: Window | None = None
     memory: Mapping[int, MemoryUse] = field(default_factory=dict)
+    went_over: tuple[int, ...] = ()
     given: Mapping[int, BoolArray] = field(default_factory=dict)
     exclusive: bool = True
     fill_holes: int = 0

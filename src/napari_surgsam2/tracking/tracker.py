@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,8 @@ class Tracker:
     Coordinates are (y, x) in pixels of the video, pixel centres at integers. Objects are known by the user's
     positive ids; they can be added, prompted again and removed at any time, also between the frames of a
     running propagation. They do not influence one another but for this: the mask of a clicked frame leaves
-    out what is clicked there as another object, and tracked masks do not overlap. A tracker is for one thread
-    at a time.
+    out what is clicked there as another object, tracked masks do not overlap, and one that proves to be of an
+    object that was prompted in the frame is not this object. A tracker is for one thread at a time.
 
     Parameters
     ----------
@@ -571,12 +570,17 @@ class Tracker:
             # Those that are another one's claim nothing.
             masks = decoded.logits[:, 0]
             alone = [b for b, obj in enumerate(objects) if not self._is_other(obj, frame, masks[b])]
+            trust = [objects[b].trust for b in alone]
+            gone = [gone_before[b] is not None for b in alone]
+            if len(alone) == len(objects):
+                return without_overlaps(decoded, trust, gone, claims, no_pointer)
             if alone:
-                rest = torch.tensor(alone, device=masks.device)
-                trust = [objects[b].trust for b in alone]
-                gone = [gone_before[b] is not None for b in alone]
-                part = without_overlaps(Decoded(*(x[rest] for x in decoded)), trust, gone, claims, no_pointer)
-                decoded = Decoded(*(x.index_copy(0, rest, y) for x, y in zip(decoded, part, strict=True)))
+                part = without_overlaps(
+                    Decoded(*(x[alone] for x in decoded)), trust, gone, claims, no_pointer
+                )
+                decoded = Decoded(*(x.clone() for x in decoded))
+                for x, y in zip(decoded, part, strict=True):
+                    x[alone] = y
         return decoded
 
     def _went_over(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> bool:
@@ -587,12 +591,15 @@ class Tracker:
         """Whether a mask (4 h, 4 w) that an object was tracked to is that of one prompted in the frame."""
         if not (self.settings.obey_clicks and self.settings.exclusive):
             return False
-        for other in self._objects.values():
-            memory = other.conditioning.get(frame)
-            if other is obj or memory is None or memory.score <= 0:
-                continue
-            places = None if memory.is_given else self._places(other.prompts[frame].points).cpu()
-            if went_over(logits.cpu(), memory.logits, places):
+        prompted = [o for o in self._objects.values() if o is not obj and frame in o.conditioning]
+        if not prompted:
+            return False
+        tracked = logits.cpu()
+        for other in prompted:
+            memory, prompts = other.conditioning[frame], other.prompts[frame]
+            clicked = prompts.mask is None and prompts.box is None
+            places = self._places(prompts.points) if clicked else None
+            if memory.score > 0 and went_over(tracked, memory.logits, places):
                 return True
         return False
 
@@ -606,9 +613,16 @@ class Tracker:
     def _last_seen(self, obj: TrackedObject, frame: int, reverse: bool) -> list[Tensor]:
         """Return the logits of the two masks that an object had last, the newest first; of lately only."""
         step = 1 if reverse else -1
-        near = (self._memory(obj, frame + step * d) for d in range(1, MEMORY_OF_PLACE + 1))
-        seen = (memory.logits for memory in near if memory is not None and memory.score > 0)
-        return list(islice(seen, 2))
+        seen: list[Tensor] = []
+        for at in (frame + step * d for d in range(1, MEMORY_OF_PLACE + 1)):
+            memory = obj.conditioning.get(at) or self._store.get(obj.object_id, at)
+            if memory is not None and memory.score > 0:
+                if self._went_over(obj, at, memory):
+                    break  # it was the other one before, too
+                seen.append(memory.logits)
+            if len(seen) == 2:
+                break
+        return seen
 
     def _result(
         self,
@@ -619,6 +633,9 @@ class Tracker:
         """Return the masks of those objects that have one in a frame."""
         found = [(obj, memory) for obj in objects if (memory := self._memory(obj, frame)) is not None]
         side = self.model.image_size // 4
+        tracked = [
+            (obj, self._store.get(obj.object_id, frame)) for obj, memory in found if not memory.prompted
+        ]
         logits = np.empty((len(found), side, side), dtype=np.float32)
         for i, (_, memory) in enumerate(found):
             logits[i] = memory.logits.numpy()
@@ -631,6 +648,9 @@ class Tracker:
             video_shape=(self.video.height, self.video.width),
             window=self._frames.window,
             memory=use or {},
+            went_over=tuple(
+                o.object_id for o, m in tracked if m is not None and self._went_over(o, frame, m)
+            ),
             given={obj.object_id: mask for obj, _ in found if (mask := _given_mask(obj, frame)) is not None},
             exclusive=self.settings.exclusive,
             fill_holes=self.settings.fill_holes,
@@ -660,7 +680,7 @@ class Tracker:
         """
         network, prompts = self.model.network, obj.prompts[frame]
         tracked = self._store.get(obj.object_id, frame)
-        prior = obj.conditioning.get(frame) or tracked
+        prior = self._memory(obj, frame)
         if prompts.only_negative and prior is None:
             raise PromptError(
                 f"Object {obj.object_id} has only negative points on frame {frame}, and no mask there that "
@@ -694,7 +714,8 @@ class Tracker:
                     decoded = unless_worse(decoded, prior, xy, labels)
                 if self.settings.exclusive:
                     away = self._clicks_on_others(obj, frame) if others is None else others
-                    decoded = without_others(decode, decoded, xy, labels, self._places(away))
+                    places = self._places(away).to(self.model.device)
+                    decoded = without_others(decode, decoded, xy, labels, places)
             if self.settings.doubt_masks and prior is not None and prompts.only_negative:
                 # They tell what the object is not, and not what it is.
                 decoded = decoded._replace(iou=decoded.iou.clamp(max=prior.iou))
@@ -728,7 +749,7 @@ class Tracker:
         """Return where positive clicks are in what the network sees: (N, 2), (x, y)."""
         xy = [(p.x, p.y) for p in clicks if p.positive]
         places = torch.tensor(xy, dtype=torch.float32).reshape(-1, 2)
-        return self._frames.window.scaled(places, self.model.image_size).to(self.model.device)
+        return self._frames.window.scaled(places, self.model.image_size)
 
     def _require_in_picture(self, prompts: FramePrompts, frame: int) -> None:
         """Raise PromptError if a positive click is in the black around the picture."""

@@ -57,8 +57,8 @@ class Batch:
 
     def others_in(self, t: int, masks: Tensor) -> Tensor:
         """Return what the objects of each one's clip cover, (N, S, S), beside `masks` of the same shape."""
-        clips = self.masks.new_zeros((self.frames.shape[1], *self.masks.shape[2:]), dtype=torch.uint8)
-        covered = clips.index_add(0, self.clip, self.masks[t].to(torch.uint8)) > 0
+        clips = torch.zeros((self.frames.shape[1], *masks.shape[1:]), device=masks.device)
+        covered = clips.index_add(0, self.clip, self.masks[t].float()) > 0
         return covered[self.clip] & ~masks
 
     def void_in(self, t: int) -> Tensor | None:
