@@ -104,7 +104,7 @@ class TrackingSettings(_Settings):
         contradicts all the same tell that it is not. Corrective clicks that lead to a mask which obeys no
         more of them, and is expected to fit worse, leave the mask so far. A mask that covers a positive click
         on another object of the frame is corrected there, if objects are `exclusive`, or is not the object
-        at all if it was only tracked to it and half of it is that other one. False is SAM 2, which looks at
+        at all if it was only tracked to it and is nearly the same as that other one. False is SAM 2, which looks at
         none of this.
     doubt_masks : bool
         Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,

@@ -224,14 +224,22 @@ MIDDLE = torch.tensor([[30.0 * 4, 30.0 * 4]])  # of the first of these, in pixel
     ],
 )
 def test_a_mask_with_another_object_s_click_that_is_mostly_the_same_is_that_one_s(tracked, clicked, over):
-    assert went_over(tracked, clicked, MIDDLE) is over
+    assert went_over(tracked, clicked, MIDDLE, came_back=True) is over
+
+
+@pytest.mark.parametrize(("width", "over"), [(40, True), (43, False)])
+def test_an_object_that_was_in_view_all_the_time_must_be_nearly_the_same(width, over):
+    """A click on a thin thing may have led to the mask of what it lies on, and of more."""
+    tracked, clicked = box(20, 20, 40, 40), box(20, 20, 40, width)
+    assert went_over(tracked, clicked, MIDDLE, came_back=False) is over
+    assert went_over(tracked, clicked, MIDDLE, came_back=True)
 
 
 def test_no_click_need_be_in_the_mask_of_an_object_of_which_more_was_said():
     tracked, prompted = box(20, 20, 40, 40), box(22, 20, 42, 40)
-    assert went_over(tracked, prompted, None)
-    assert not went_over(tracked, prompted, torch.zeros(0, 2))
-    assert not went_over(tracked, box(40, 20, 60, 40), None)
+    assert went_over(tracked, prompted, None, True)
+    assert not went_over(tracked, prompted, torch.zeros(0, 2), True)
+    assert not went_over(tracked, box(40, 20, 60, 40), None, True)
 
 
 # With a network

@@ -15,6 +15,9 @@ from .memory import FrameMemory
 MEMORY_OF_PLACE = 8
 """For how many frames where an object was last seen tells where it can be."""
 
+LONG_GONE = 3
+"""For how many frames an object is out of view until it can come back only as what no other object is."""
+
 _HOPELESS = 0.02  # predicted IoU
 _BACK = 0.25  # likewise, from which on an object that was out of view is there again
 _SEEN_WELL = 0.4  # likewise: in two frames running it tells as much as the network's being fairly sure
@@ -28,6 +31,7 @@ _FAIRLY_SURE = (
     1.4  # likewise, 0.8: from which on it may be elsewhere, if it has not grown, or grow where it is
 )
 _TAKEN = 0.5  # of a mask: what another object's has of it, if it is that one
+_SAME = 0.9  # of the larger of two masks: what they share if they are of one thing
 _TRUST = 3.0  # logits for a predicted IoU of 1
 _YIELDS = 20.0  # of trust: more than logits can make up for
 _OVERRULED = -10.0  # the highest logit of a pixel that is another object's, as where SAM 2 separates objects
@@ -96,10 +100,11 @@ def _share(some: Tensor, others: Tensor, least: float) -> Tensor:
     return ((some & others).sum(1) >= least * smaller) & (smaller > 0)
 
 
-def went_over(tracked: Tensor, prompted: Tensor, places: Tensor | None) -> bool:
+def went_over(tracked: Tensor, prompted: Tensor, places: Tensor | None, came_back: bool) -> bool:
     """Whether the mask that an object was tracked to is another one's, which the user prompted in that frame.
 
-    It is if both are mostly the same, and a click on the other one, if it was only clicked, is in it.
+    It is if both are nearly the same, or mostly if the object just came back, and a click on the other one,
+    if it was only clicked, is in it.
 
     Parameters
     ----------
@@ -107,9 +112,12 @@ def went_over(tracked: Tensor, prompted: Tensor, places: Tensor | None) -> bool:
         The logits of the object and of the other one.
     places : tensor, shape (N, 2), or None
         Where the other one was clicked, (x, y) in pixels of the network's input; None if more was said of it.
+    came_back : bool
+        Whether the object was out of view shortly before.
     """
     mask, other = tracked > 0, prompted > 0
-    if (mask & other).sum() < _TAKEN * torch.maximum(mask.sum(), other.sum()).clamp(min=1):
+    least = _TAKEN if came_back else _SAME
+    if (mask & other).sum() < least * torch.maximum(mask.sum(), other.sum()).clamp(min=1):
         return False
     if places is None:
         return True
@@ -171,21 +179,21 @@ def separate(logits: Tensor, trust: Sequence[float], others: Sequence[Claim]) ->
 def without_overlaps(
     decoded: Decoded,
     trust: Sequence[float],
-    gone_before: Sequence[bool],
+    long_gone: Sequence[bool],
     others: Sequence[Claim],
     no_pointer: Tensor,
 ) -> Decoded:
     """Separate the masks of tracked objects; those of which nothing is left are out of view.
 
     Of objects that share pixels for some frames each comes to be followed as both. One that was out of view
-    (`gone_before`, of B objects) leaves all that they share to those that were not, and is still out of view
-    if it loses most of its mask to others: what another object is has not come back. `no_pointer`, (1, dim),
-    is the pointer of objects out of view; the rest is as of `separate`.
+    for some frames (`long_gone`, of B objects) leaves all that they share to those that were not, and is
+    still out of view if it loses most of its mask to others: what another object is has not come back.
+    `no_pointer`, (1, dim), is the pointer of objects out of view; the rest is as of `separate`.
     """
     before = decoded.logits[:, 0]
-    after = separate(before, [t - _YIELDS * gone for t, gone in zip(trust, gone_before, strict=True)], others)
+    after = separate(before, [t - _YIELDS * gone for t, gone in zip(trust, long_gone, strict=True)], others)
     areas = [(logits > 0).flatten(1).sum(1) for logits in (before, after)]
-    least = areas[0] * _TAKEN * torch.tensor(gone_before, device=before.device)
+    least = areas[0] * _TAKEN * torch.tensor(long_gone, device=before.device)
     nothing = (areas[0] > 0) & ((areas[1] == 0) | (areas[1] < least))
     return _without(decoded._replace(logits=after[:, None]), nothing[:, None], no_pointer)
 

@@ -293,7 +293,8 @@ class _Pass:
     def needed_frames(self) -> NeededFrames:
         """See `Propagation.needed_frames`."""
         window = self._tracker._store.window
-        near = range(max(self._next - window, 0), self._next + window + 1)
+        # Of what a frame looks at, what came as long before it tells whether it is the object.
+        near = range(max(self._next - 2 * window, 0), self._next + 2 * window + 1)
         if self._direction != "both" or self._last_entry() <= self._low:
             return NeededFrames(near, near)
         # The backward part is still to come, or under way: it begins with what each object was tracked to

@@ -30,6 +30,7 @@ from .features import FrameEncoder
 from .memory import LOGIT_RANGE, ActiveMemory, FrameMemory, MemoryStore
 from .objects import FramePrompts, TrackedObject, Visit
 from .plausibility import (
+    LONG_GONE,
     MEMORY_OF_PLACE,
     Claim,
     out_of_view,
@@ -558,8 +559,8 @@ class Tracker:
     ) -> Decoded:
         """Return what is left of the masks that objects were tracked to."""
         no_pointer = self.model.network.no_obj_ptr
-        gone_before = [self._gone(obj, frame + (1 if reverse else -1)) for obj in objects]
         if self.settings.doubt_masks:
+            gone_before = [self._gone(obj, frame + (1 if reverse else -1)) for obj in objects]
             decoded = without_hopeless(decoded, gone_before, no_pointer)
             last_seen = [self._last_seen(obj, frame, reverse) for obj in objects]
             decoded = without_jumps(decoded, last_seen, no_pointer)
@@ -569,9 +570,9 @@ class Tracker:
             claims = [Claim(memory.logits, obj.trust, memory.is_given) for obj, memory in has]
             # Those that are another one's claim nothing.
             masks = decoded.logits[:, 0]
-            alone = [b for b, obj in enumerate(objects) if not self._is_other(obj, frame, masks[b])]
+            alone = [b for b, obj in enumerate(objects) if not self._is_other(obj, frame, masks[b], reverse)]
             trust = [objects[b].trust for b in alone]
-            gone = [gone_before[b] is not None for b in alone]
+            gone = [self._is_long_gone(objects[b], frame, reverse) for b in alone]
             if len(alone) == len(objects):
                 return without_overlaps(decoded, trust, gone, claims, no_pointer)
             if alone:
@@ -585,21 +586,51 @@ class Tracker:
 
     def _went_over(self, obj: TrackedObject, frame: int, memory: FrameMemory) -> bool:
         """Whether a frame's mask is that of another object, as its prompts there tell."""
-        return not memory.prompted and self._is_other(obj, frame, memory.logits)
+        return not memory.prompted and self._is_other(obj, frame, memory.logits, memory.reverse)
 
-    def _is_other(self, obj: TrackedObject, frame: int, logits: Tensor) -> bool:
+    def _is_other(self, obj: TrackedObject, frame: int, logits: Tensor, reverse: bool) -> bool:
         """Whether a mask (4 h, 4 w) that an object was tracked to is that of one prompted in the frame."""
         if not (self.settings.obey_clicks and self.settings.exclusive):
             return False
         prompted = [o for o in self._objects.values() if o is not obj and frame in o.conditioning]
         if not prompted:
             return False
-        tracked = logits.cpu()
+        tracked, came_back = logits.cpu(), self._came_back(obj, frame, reverse)
         for other in prompted:
             memory, prompts = other.conditioning[frame], other.prompts[frame]
             clicked = prompts.mask is None and prompts.box is None
             places = self._places(prompts.points) if clicked else None
-            if memory.score > 0 and went_over(tracked, memory.logits, places):
+            if memory.score > 0 and went_over(tracked, memory.logits, places, came_back):
+                return True
+        return False
+
+    def _before(self, obj: TrackedObject, frame: int, reverse: bool) -> Iterator[tuple[int, FrameMemory]]:
+        """Yield the frames, and what they have of an object, that were tracked just before, the newest first.
+
+        As many as a frame may look at, without a gap, whatever else their masks proved to be.
+        """
+        step = 1 if reverse else -1
+        for at in (frame + step * d for d in range(1, self._store.window + 1)):
+            memory = obj.conditioning.get(at) or self._store.get(obj.object_id, at)
+            if memory is None:
+                return
+            yield at, memory
+
+    def _came_back(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
+        """Whether an object was out of view shortly before a frame, and not prompted since."""
+        for _, memory in self._before(obj, frame, reverse):
+            if memory.prompted or memory.score <= 0:
+                return memory.score <= 0
+        return False
+
+    def _is_long_gone(self, obj: TrackedObject, frame: int, reverse: bool) -> bool:
+        """Whether an object was out of view for some frames, or was another object."""
+        for n, (at, memory) in enumerate(self._before(obj, frame, reverse), 1):
+            if self._went_over(obj, at, memory):
+                return True
+            if memory.score > 0:
+                return False
+            if n == LONG_GONE or memory.prompted:
                 return True
         return False
 
