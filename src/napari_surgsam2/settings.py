@@ -103,9 +103,9 @@ class TrackingSettings(_Settings):
         so far agrees with all clicks, is in view, whatever its score; and negative clicks that its mask
         contradicts all the same tell that it is not. Corrective clicks that lead to a mask which obeys no
         more of them, and is expected to fit worse, leave the mask so far. A mask that covers a positive click
-        on another object of the frame is corrected there, if objects are `exclusive`, or is not the object
-        at all if it was only tracked to it and is nearly the same as that other one. False is SAM 2, which
-        looks at none of this.
+        on another object of the frame is corrected there, if objects are `exclusive`; one that an object was
+        only tracked to, and that is nearly the same as the other object's, is that one's. False is SAM 2,
+        which looks at none of this.
     doubt_masks : bool
         Heed low predicted IoUs. A mask that an object was tracked to, and whose predicted IoU is under 0.02,
         counts as none: the object is out of view; or under 0.25, if it was out of view in the frame before,

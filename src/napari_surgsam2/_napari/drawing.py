@@ -93,6 +93,7 @@ class Drawing:
         """Forget all masks, whose labels are gone or others."""
         self.forget_steps()
         self.on_tracker.clear()
+        self._hidden.clear()
         self._elsewhere.clear()
         self.edited, self._unpainted = set(), {}  # others, for those may have been left with the labels
         self.records = Records(self._stack.n_frames)

@@ -611,7 +611,7 @@ class Tracker:
         """
         step = 1 if reverse else -1
         for at in (frame + step * d for d in range(1, self._store.window + 1)):
-            memory = obj.conditioning.get(at) or self._store.get(obj.object_id, at)
+            memory = self._kept(obj, at)
             if memory is None:
                 return
             yield at, memory
@@ -646,7 +646,7 @@ class Tracker:
         step = 1 if reverse else -1
         seen: list[Tensor] = []
         for at in (frame + step * d for d in range(1, MEMORY_OF_PLACE + 1)):
-            memory = obj.conditioning.get(at) or self._store.get(obj.object_id, at)
+            memory = self._kept(obj, at)
             if memory is not None and memory.score > 0:
                 if self._went_over(obj, at, memory):
                     break  # it was the other one before, too
@@ -664,9 +664,6 @@ class Tracker:
         """Return the masks of those objects that have one in a frame."""
         found = [(obj, memory) for obj in objects if (memory := self._memory(obj, frame)) is not None]
         side = self.model.image_size // 4
-        tracked = [
-            (obj, self._store.get(obj.object_id, frame)) for obj, memory in found if not memory.prompted
-        ]
         logits = np.empty((len(found), side, side), dtype=np.float32)
         for i, (_, memory) in enumerate(found):
             logits[i] = memory.logits.numpy()
@@ -680,7 +677,9 @@ class Tracker:
             window=self._frames.window,
             memory=use or {},
             went_over=tuple(
-                o.object_id for o, m in tracked if m is not None and self._went_over(o, frame, m)
+                obj.object_id
+                for obj, _ in found
+                if (kept := self._kept(obj, frame)) is not None and self._went_over(obj, frame, kept)
             ),
             given={obj.object_id: mask for obj, _ in found if (mask := _given_mask(obj, frame)) is not None},
             exclusive=self.settings.exclusive,
@@ -697,10 +696,14 @@ class Tracker:
 
     def _memory(self, obj: TrackedObject, frame: int) -> FrameMemory | None:
         """Return what is known of an object in a frame: out of view where its mask is another one's."""
-        memory = obj.conditioning.get(frame) or self._store.get(obj.object_id, frame)
+        memory = self._kept(obj, frame)
         if memory is None or not self._went_over(obj, frame, memory):
             return memory
         return out_of_view(memory)
+
+    def _kept(self, obj: TrackedObject, frame: int) -> FrameMemory | None:
+        """Return what is kept of an object in a frame, whatever its mask proved to be."""
+        return obj.conditioning.get(frame) or self._store.get(obj.object_id, frame)
 
     # The network
 
